@@ -28,7 +28,6 @@ from magistral_ui.environment import (
 from magistral_ui.errors import BadSetting, MagistralUIError, ServeError
 from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.folder import AUTO, check_name
-from magistral_ui.models.plan_table import ladder_lines, machine_lines
 from magistral_ui.settings import Settings, read_settings
 
 if TYPE_CHECKING:
@@ -59,7 +58,15 @@ def main() -> int:
     try:
         settings = read_settings(sys.argv[1:], os.environ)
         if settings.plan:
-            print_plan(settings)
+            from magistral_ui.plan_command import print_plan
+
+            print_plan(
+                settings.model,
+                settings.device,
+                threads=settings.threads,
+                kv_type=settings.kv_type,
+                context=settings.context,
+            )
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model, settings.precision)
@@ -84,31 +91,6 @@ def listen(ask: Callable[..., None]) -> None:
 
 def leave(*_: object) -> None:
     os._exit(0)
-
-
-def print_plan(settings: Settings) -> None:
-    """Print what fits on common hardware, at once; then what fits on this machine, and how fast, which torch has to be asked."""
-    for line in ladder_lines():
-        print(line)
-    sys.stdout.flush()
-    import torch
-
-    from magistral_ui.engines.weights.devices import find_device, good_context, good_precisions
-    from magistral_ui.engines.weights.pace import pace_of
-    from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
-
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    device = find_device(settings.device)
-    name = device.first(len(device.all)).name
-    lines = machine_lines(name, device.place, good_precisions(device), good_context(device), pace_of(device))
-    for line in lines:
-        print(line, flush=True)
-    if device.hindrance is not None:
-        print("\n" + sentence(device.hindrance))
-    count, size = copies_held()
-    if count:
-        print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
 
 
 def is_lent_a_gpu(environment: Mapping[str, str]) -> bool:
@@ -277,10 +259,7 @@ def model_actions_of(engine: "SwitchableEngine | RemoteEngine | ZeroGPUEngine", 
         return ModelActions(shared=shared, why_not=why_not)
 
     def open_library() -> "ModelLibrary":
-        from magistral_ui.engines.local.engine import IMPORTING
-
-        with IMPORTING:  # the engine's thread imports the same libraries
-            from magistral_ui.engines.weights.library import ModelLibrary
+        from magistral_ui.engines.weights.library import ModelLibrary
 
         return ModelLibrary(engine.repositories_in_use)
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.cards import FAMILY
+from magistral_ui.models.gguf_plan import estimated_weights
 from magistral_ui.models.ladder import READABLE_PACE, Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.memory import GIB, TYPICAL_CONTEXT, DeviceBudget, MemoryPlan
 
@@ -20,15 +21,19 @@ WIDTHS = (20, 12, 9, 9, 10, 10, 10, 14)
 BEST, BEST_IF_FAST = "*", "+"
 
 
-def ladder_lines() -> list[str]:
-    """The table of common hardware, otherwise unused: each model's precision and longest context, and the best choice."""
+def ladder_lines(*, torch: bool = True, gguf: bool = True) -> list[str]:
+    """The table of common hardware, otherwise unused: each model's precision and longest context, and the best choice.
+
+    `torch` and `gguf` say whether the libraries are installed that run models in safetensors, and as GGUF files.
+    """
     cards = [(text("plan_card", size=size), DeviceBudget("cuda", size * GIB, size * GIB)) for size in CARD_GIGABYTES]
     macs = [(text("plan_mac", size=size), _mac(size)) for size in MAC_GIGABYTES]
     computers = [(text("plan_cpu", size=size), _computer(size)) for size in CPU_GIGABYTES]
     names = [card.name for card in reversed(FAMILY)]
     heading = _line([text("plan_device"), *names], (DEVICE_WIDTH, *(MODEL_WIDTH for _ in names)))
-    rows = [_ladder_row(*each) for each in (*cards, *macs, *computers)]
+    rows = [_ladder_row(*each, torch=torch, gguf=gguf) for each in (*cards, *macs, *computers)]
     legend = text("plan_ladder_legend", pace=f"{READABLE_PACE:g}").splitlines()
+    legend += text("plan_gguf_legend").splitlines() if gguf else []
     return [text("plan_heading"), "", heading, *rows, "", *legend, ""]
 
 
@@ -38,10 +43,14 @@ def machine_lines(
     precisions: tuple[str, ...] | None = None,
     good: int | None = None,
     pace: Pace = no_pace,
+    gguf: DeviceBudget | None = None,
+    known: Pace = no_pace,
 ) -> Iterator[str]:
     """Each model in each precision on a device in its current state, and which is best; made as the paces become known.
 
-    `precisions` are those that the device runs well; `good` is the context for which a more exact one is given up.
+    `precisions` are those that the device runs well; `good` is the context for which a more exact one is given up. `gguf` is
+    where llama.cpp would run a model; of its quantizations only those are timed by `pace` that may be the best, and of the
+    others what is `known` is told.
     """
     free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
     yield text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
@@ -49,9 +58,9 @@ def machine_lines(
     yield _line([text(f"plan_{column}") for column in COLUMNS], WIDTHS)
     found: list[Candidate] = []
     for card in reversed(FAMILY):
-        (candidate,) = candidates(place, precisions, good, pace, (card,))
+        (candidate,) = candidates(place, precisions, good, pace, (card,), gguf)
         found.insert(0, candidate)
-        yield from _machine_rows(candidate, pace)
+        yield from _machine_rows(candidate, pace, known)
     yield ""
     yield from text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}").splitlines()
     yield ""
@@ -59,9 +68,38 @@ def machine_lines(
     if best is None:
         yield text("plan_only_demo")
         return
-    size = f"{best.card.download_bytes / 1e9:.1f}"
-    yield text("plan_best", model=best.card.name, precision=best.plan.precision)
+    size = f"{_download_bytes(best) / 1e9:.1f}"
+    key = "plan_best_gguf" if best.plan.kv_type else "plan_best"
+    yield text(key, model=best.card.name, precision=best.plan.precision)
     yield from text("plan_auto", size=size).splitlines()
+    yield from _details(best)
+
+
+def file_lines(name: str, planned: MemoryPlan, layers: int) -> Iterator[str]:
+    """The plan of one GGUF file: `name` is the model's, `layers` how many it has."""
+    yield _line([text(f"plan_{column}") for column in COLUMNS[:-1]], WIDTHS)
+    yield _line([name[: WIDTHS[0] - 1], planned.precision, *_figures(planned)], WIDTHS)
+    yield ""
+    yield text("plan_kv_type", type=planned.kv_type, slots=planned.slots)
+    if planned.gpu_layers:
+        yield text("plan_gpu_layers", layers=planned.gpu_layers - 1, all=layers, ram=_gigabytes(planned.in_ram))
+    if planned.image_side:
+        yield text("plan_image_side", side=planned.image_side)
+
+
+def _download_bytes(best: Candidate) -> int:
+    if not best.plan.kv_type or best.card.shape is None:
+        return best.card.download_bytes
+    weights = estimated_weights(best.card.shape, best.plan.precision)
+    return sum(weights.layers) + weights.embedding + weights.mmproj + (0 if weights.tied else weights.head)
+
+
+def _details(best: Candidate) -> Iterator[str]:
+    """What is particular about the plan of the best model."""
+    if best.plan.ram_layers:
+        on_gpu = sum(share.layers for share in best.plan.shares)
+        all = on_gpu + best.plan.ram_layers
+        yield text("plan_gpu_layers", layers=on_gpu, all=all, ram=_gigabytes(best.plan.in_ram))
     if best.card.shape and best.plan.image_side < best.card.shape.image_side:
         yield text("plan_images", side=best.plan.image_side)
     if len(best.plan.shares) > 1:
@@ -79,8 +117,8 @@ def _computer(gigabytes: int) -> DeviceBudget:
     return DeviceBudget("cpu", gigabytes * GIB - max(CPU_OTHERS * GIB, gigabytes * GIB // 8), gigabytes * GIB)
 
 
-def _ladder_row(name: str, place: DeviceBudget) -> str:
-    found = candidates(place)
+def _ladder_row(name: str, place: DeviceBudget, torch: bool, gguf: bool) -> str:
+    found = candidates(place, None if torch else (), gguf=place if gguf else None)
     best, mark = best_candidate(found), BEST if place.type == "cuda" else BEST_IF_FAST
     cells = [name]
     for each in reversed(found):
@@ -89,7 +127,7 @@ def _ladder_row(name: str, place: DeviceBudget) -> str:
     return _line(cells, (DEVICE_WIDTH, *(MODEL_WIDTH for _ in found)))
 
 
-def _machine_rows(candidate: Candidate, pace: Pace) -> Iterator[str]:
+def _machine_rows(candidate: Candidate, pace: Pace, known: Pace) -> Iterator[str]:
     name, shape = candidate.card.name, candidate.card.shape
     if not candidate.plans and candidate.refusal:
         cells = [name, candidate.plan.precision, _gigabytes(candidate.plan.weights), sentence(candidate.refusal)]
@@ -99,7 +137,11 @@ def _machine_rows(candidate: Candidate, pace: Pace) -> Iterator[str]:
         assert shape is not None
         chosen = planned.precision == candidate.plan.precision and candidate.refusal is None
         precision = f"{planned.precision} {BEST}" if chosen else planned.precision
-        yield _line([name, precision, *_figures(planned), _told(*pace(shape, planned.precision))], WIDTHS)
+        if planned.precision == candidate.plan.precision:
+            told = candidate.tokens_per_second, candidate.measured
+        else:
+            told = (known if planned.kv_type else pace)(shape, planned.precision)
+        yield _line([name, precision, *_figures(planned), _told(*told)], WIDTHS)
         name = ""
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from magistral_ui.chat.events import Json
 from magistral_ui.client import CLIENT
 from magistral_ui.engines.base import Broken, Loading, Ready, Unloaded, info_of
-from magistral_ui.errors import BadInput, Message, ModelRefused, ModelSwitching
+from magistral_ui.errors import BadInput, LibraryMissing, Message, ModelRefused, ModelSwitching
 from magistral_ui.json_log import log_event
 from magistral_ui.models.cards import DEMO, RE_UPLOADS, find_card
+from magistral_ui.models.folder import is_repository
+from magistral_ui.models.gguf_names import split_name
+from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.memory import PRECISIONS
 from magistral_ui.ui.chat import is_whole
 from magistral_ui.ui.model_fit import ModelFit
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 MIN_CONTEXT, MAX_CONTEXT = 256, 1_048_576
 MAX_IDLE_MINUTES = 7 * 24 * 60
-KNOWN_PRECISIONS = ("auto", "float32", *PRECISIONS)
+KNOWN_PRECISIONS = ("auto", "float32", *PRECISIONS, *QUANTIZATIONS)
 STATES: dict[type, str] = {Ready: "ready", Loading: "loading", Unloaded: "unloaded", Broken: "broken"}
 
 
@@ -43,7 +46,7 @@ class ModelActions:
     ) -> None:
         """Without an `engine`, nothing can be switched, and `why_not` is the key of the sentence that says so.
 
-        The library is opened when it is first needed: it imports torch, for which the page does not wait.
+        The library is opened when it is first needed: its imports take a while, for which the page does not wait.
         """
         self._shared, self._why_not = shared, why_not
         self._switchable = (
@@ -144,6 +147,9 @@ class SwitchableModels:
         entries, fit = self.library.entries(), self._fit.look()
         model = self._listed(key, entries)
         chosen = fit.automatic_precision(key) if precision == "auto" else precision
+        if (gguf := _gguf_of(key, chosen)) is not None:
+            key = model = gguf
+            precision = chosen = "auto"
         request = self.engine.current.with_model(model, chosen, context)
         complete = {DEMO.key, self._current_key(), *(entry.key for entry in entries if entry.state == "complete")}
         if key in complete:
@@ -168,8 +174,10 @@ class SwitchableModels:
         known = {each["key"] for each in models}
         for key in dict.fromkeys((DEMO.key, current_key)):
             if key not in known:
-                models.append(local_entry_value(key, engine.card if key != DEMO.key else DEMO, fit))
-        is_free = engine.card.demo and not any(e.state in ("downloading", "paused") for e in entries)
+                # While a GGUF file is loaded, the engine does not know its card yet.
+                card = DEMO if key == DEMO.key else None if engine.card.demo else engine.card
+                models.append(local_entry_value(key, card, fit))
+        is_free = current_key == DEMO.key and not any(e.state in ("downloading", "paused") for e in entries)
         return {
             "device": fit.machine.name,
             "memory": {"free": fit.machine.place.free, "total": fit.machine.place.total},
@@ -189,16 +197,22 @@ class SwitchableModels:
 
     def _listed(self, key: str, entries: "Sequence[LibraryEntry]") -> str:
         """What to load for `key`; BadInput for what was never listed."""
+        from magistral_ui.engines.weights.gguf_entries import is_known_gguf
+
         named = {name: name for name in (DEMO.key, *RE_UPLOADS)}
-        named |= {entry.key: entry.repository for entry in entries}
+        named |= {entry.key: entry.name for entry in entries}
         if key == self._current_key() and key not in named:  # a folder that the operator named
             named[key] = self.engine.current.model or key
-        if key not in named:
+        if key not in named and not is_known_gguf(key):
             raise BadInput
-        return key if find_card(key) else named[key]
+        return key if find_card(key) else named.get(key, key)
 
     def _current_key(self) -> str:
-        card, asked = self.engine.card, self.engine.current.model
+        card, asked, info = self.engine.card, self.engine.current.model, info_of(self.engine.status())
+        source = info.source if info else asked or ""
+        repository, quantization = split_name(source)
+        if quantization and is_repository(repository):
+            return source  # a GGUF model, also where its card was asked for
         return card.key if find_card(card.key) else asked or card.key
 
     def _switch_later(self, request: "ModelRequest", running: Any) -> None:
@@ -207,6 +221,16 @@ class SwitchableModels:
             self.engine.switch(request, running)
         except ModelSwitching:
             self.engine.notice = Message("model_not_switched", {"model": request.shown_name})
+        except LibraryMissing as error:
+            self.engine.notice = error.message
+
+
+def _gguf_of(key: str, precision: str) -> str | None:
+    """The GGUF model that is a card's in this precision, if it is one of GGUF files."""
+    from magistral_ui.engines.weights.gguf_entries import gguf_way
+
+    card = find_card(key)
+    return gguf_way(card, precision) if card is not None and precision in QUANTIZATIONS else None
 
 
 def _key(data: Json) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from magistral_ui.engines.base import Ready
+from magistral_ui.engines.base import Ready, info_of
 from magistral_ui.errors import Message, ModelRefused
 from magistral_ui.models.cards import CARDS, DEMO, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
@@ -67,7 +67,8 @@ class ModelFit:
         from magistral_ui.engines.switching.machine import freed, look_again
 
         machine = look_again(self._machine, self._engine.current.device)
-        after = freed(machine, self._engine.held_bytes())
+        info = info_of(self._engine.status())
+        after = freed(machine, self._engine.held_bytes(), info.engine if info else "")
         timer = self._open_timer()
         known, missing = timer.known(), set()
 

@@ -44,7 +44,7 @@ def _original(entry: "LibraryEntry") -> str | None:
     return card.key if card else None
 
 
-def local_entry_value(key: str, card: ModelCard, fit: "Fit") -> Json:
+def local_entry_value(key: str, card: ModelCard | None, fit: "Fit") -> Json:
     """The demo model, or a folder of the operator's: nothing of it can be downloaded or removed here."""
     nothing = dict.fromkeys(("seconds_left", "seconds", "failure", "original"))
     sizes = dict.fromkeys(("on_disk", "download", "done", "total"), 0)
@@ -108,8 +108,8 @@ def _ways(entry: "LibraryEntry", found: Candidate | None) -> list[Json]:
     for each in found.plans if found else ():
         way: Json = {"precision": each.precision, "engine": _engine(each), "memory": each.weights, "fits": True}
         if each.kv_type:
-            name = _gguf_name(entry, each.precision)
-            ways.append({**way, "repository": name, "download": gguf_download_bytes(*split_name(name))})
+            if name := _gguf_name(entry, each.precision):
+                ways.append({**way, "repository": name, "download": gguf_download_bytes(*split_name(name))})
             continue
         ways.append({**way, "repository": entry.repository, "download": entry.total})
         if each.precision == "nf4":

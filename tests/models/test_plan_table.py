@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, MINISTRAL_3_3B, ModelCard
+from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.ladder import best_candidate, candidates
 from magistral_ui.models.memory import GIB, DeviceBudget
 from magistral_ui.models.plan_table import (
@@ -15,10 +16,11 @@ from magistral_ui.models.plan_table import (
     CPU_GIGABYTES,
     MAC_GIGABYTES,
     MODEL_WIDTH,
+    file_lines,
     ladder_lines,
     machine_lines,
 )
-from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
 
 ROOT = Path(__file__).parents[2]
 LONGEST_LINE = 100
@@ -49,7 +51,7 @@ def test_each_card_has_its_best_model() -> None:
     heading = lines[2]
     for size in CARD_GIGABYTES:
         (line,) = (each for each in lines if each.startswith(f"NVIDIA {size} GB"))
-        found = candidates(card(size))
+        found = candidates(card(size), gguf=card(size))
         best = best_candidate(found)
         assert best is not None
         assert line.count("*") == 1
@@ -113,23 +115,72 @@ def test_smaller_images_are_told() -> None:
     assert not any("pixels" in line for line in machine_lines("RTX", card(24)))
 
 
-def test_the_command_prints_common_hardware_before_torch_is_there() -> None:
-    """A torch that cannot be imported ends it, but not before the table."""
-    script = "import sys; sys.modules['torch'] = None; sys.argv = ['app.py', '--plan']; import app; app.main()"
+def test_the_command_needs_no_torch() -> None:
+    """Nothing is timed here: that is tested elsewhere."""
+    script = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "sys.argv = ['app.py', '--plan', '--device', 'cpu']\n"
+        "from magistral_ui.engines.switching import machine\n"
+        "machine.estimated_pace = lambda *_: 5.0\n"
+        "import app; sys.exit(app.main())"
+    )
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert ended.returncode != 0
-    assert "\n".join(ladder_lines()) in ended.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert "\n".join(ladder_lines(torch=False)) in ended.stdout
+    assert "This machine: CPU" in ended.stdout
+    assert "nf4" not in ended.stdout.partition("This machine")[2]
 
 
 def test_the_command_prints_both_and_ends() -> None:
-    """Nothing is timed here: that is tested elsewhere."""
     script = (
         "import sys; sys.argv = ['app.py', '--plan', '--device', 'cpu']\n"
-        "from magistral_ui.engines.weights import pace\n"
-        "pace.pace_of = lambda device: lambda shape, precision: (5.0, False)\n"
+        "from magistral_ui.engines.switching import machine\n"
+        "machine.estimated_pace = lambda *_: 5.0\n"
         "import app; sys.exit(app.main())"
     )
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert "\n".join(ladder_lines()) in ended.stdout
     assert "This machine: CPU" in ended.stdout
+
+
+def test_without_llama_cpp_the_table_is_torch_s_alone() -> None:
+    said = "\n".join(ladder_lines(gguf=False))
+    assert "Q4_K_M" not in said
+    assert "GGUF" not in said
+    assert "nf4" not in "\n".join(ladder_lines(torch=False)).partition("*")[0]
+
+
+def test_a_gguf_file_as_the_best_is_told_as_one() -> None:
+    place = DeviceBudget("cpu", 28 * GIB, 32 * GIB)
+    lines = list(machine_lines("CPU", place, pace=lambda shape, precision: (9.0, False), gguf=place))
+    said = "\n".join(lines)
+    assert "The best one here is Magistral Small 1.2 in Q5_K_M, a GGUF file that llama.cpp runs." in said
+    assert "(17.6 GB)" in said, "what is downloaded, with the projector"
+    assert max(map(len, lines)) <= LONGEST_LINE
+    (magistral,) = (line for line in lines if line.startswith(MAGISTRAL_1_2.name))
+    assert "Q8_0" in magistral, "the first of its rows"
+
+
+def test_only_what_may_be_the_best_is_timed_with_llama_cpp() -> None:
+    asked: list[tuple[ModelShape, str]] = []
+
+    def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+        asked.append((shape, precision))
+        return 9.0, False
+
+    place = DeviceBudget("cpu", 60 * GIB, 64 * GIB)
+    list(machine_lines("CPU", place, (), pace=pace, gguf=place))
+    assert [precision for _, precision in asked] == ["Q8_0"] * len(FAMILY)
+
+
+def test_layers_in_ram_are_told() -> None:
+    card_with_ram = replace(card(6), host=28 * GIB)
+    said = "\n".join(machine_lines("RTX", card_with_ram, (), gguf=card_with_ram))
+    assert "The best one here" in said
+    weights = estimated_weights(MAGISTRAL_SMALL_1_2, "Q4_K_M")
+    planned = plan_gguf(MAGISTRAL_SMALL_1_2, weights, replace(card(12), host=24 * GIB))
+    told = "\n".join(file_lines("Magistral", planned, 40))
+    assert "of 40 layers are on the GPU" in told
+    assert "Keys and values in q8_0" in told
+    assert max(map(len, told.splitlines())) <= LONGEST_LINE

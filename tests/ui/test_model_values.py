@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from magistral_ui.chat.events import Json
+from magistral_ui.engines.gguf.devices import LlamaDevice
+from magistral_ui.engines.switching.machine import Machine
 from magistral_ui.engines.weights.library import LibraryEntry
 from magistral_ui.models.cards import FAMILY, MINISTRAL_3_8B, RE_UPLOADS
 from magistral_ui.models.ladder import Candidate, candidates
@@ -13,6 +15,7 @@ from magistral_ui.models.memory import GIB, DeviceBudget
 from magistral_ui.ui.model_values import model_entry_value
 
 CPU = DeviceBudget("cpu", 24 * GIB, 32 * GIB)
+MACHINE = Machine(None, LlamaDevice("cpu", "CPU", "CPU", CPU.free, CPU.total))
 FILES = MINISTRAL_3_8B.gguf_repositories[0]
 
 
@@ -31,7 +34,7 @@ def held(name: str, **values: Any) -> LibraryEntry:
 def fit(found: tuple[Candidate, ...]) -> Any:
     pace = lambda _, precision: ({"Q4_K_M": 12.0}.get(precision, 5.0), False)  # noqa: E731
     keyed = {each.card.key: each for each in found}
-    return SimpleNamespace(found=keyed, best=MINISTRAL_3_8B.key, pace=pace, device=CPU)
+    return SimpleNamespace(found=keyed, best=MINISTRAL_3_8B.key, pace=pace, machine=MACHINE)
 
 
 def value(*entries: LibraryEntry, precisions: tuple[str, ...] | None = ("bfloat16", "nf4")) -> Json:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace
+from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.gguf_record import recorded_models
 from magistral_ui.engines.weights.pace_file import measured_pace
 from magistral_ui.engines.weights.progress import Cancelled
@@ -46,7 +47,7 @@ def choose_gguf(device: LlamaDevice, precision: str, closing: threading.Event, *
     if chosen.card.demo:
         return DefaultGGUF(chosen.card.key, chosen.why)
     model = offered[chosen.card.key].get(chosen.precision)
-    return DefaultGGUF(model or f"{chosen.card.gguf_repositories[0]}:{chosen.precision}", chosen.why)
+    return DefaultGGUF(model or _way(chosen.card, chosen.precision), chosen.why)
 
 
 def counted_as(label: str) -> str:
@@ -70,7 +71,11 @@ def _named(card: ModelCard, precision: str) -> dict[str, str]:
     """The quantization that is asked for."""
     if precision == "auto" or not card.gguf_repositories:
         return {}
-    return {counted_as(precision): f"{card.gguf_repositories[0]}:{precision}"}
+    return {counted_as(precision): _way(card, precision)}
+
+
+def _way(card: ModelCard, precision: str) -> str:
+    return gguf_way(card, precision) or f"{card.gguf_repositories[0]}:{precision}"
 
 
 def _pace(device: LlamaDevice, closing: threading.Event) -> Pace:

@@ -120,8 +120,7 @@ class GGUFEngine:
         running: RunningGGUF | None = None
         broken: Message = Broken("engine_closed")
         try:
-            running = RunningGGUF(self._load(self.request, self._report, self._closing))
-            self._running = running
+            self._running = running = RunningGGUF(self._load(self.request, self._report, self._closing))
             self._serve(running)
         except Cancelled:
             pass
@@ -133,7 +132,7 @@ class GGUFEngine:
         finally:
             self._running = None
             if running is not None:
-                running.end(None if self._closing.is_set() else broken.key)
+                running.end(None if self._closing.is_set() else broken)
             self._status = Broken(broken.key, broken.values)
 
     def _serve(self, running: "RunningGGUF") -> None:

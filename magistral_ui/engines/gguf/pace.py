@@ -20,8 +20,8 @@ from magistral_ui.models.shape import ModelShape
 log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("pace_child.py")
-TIMEOUT = 120.0
-"""Seconds, on a busy computer; on an idle one it takes two to ten."""
+TIMEOUT = 60.0
+"""Seconds, on a busy computer; on an idle one it takes two to ten. What is slower cannot be read along anyway."""
 POLL_SECONDS = 0.1
 ALL_LAYERS = 999
 COPIES = 2

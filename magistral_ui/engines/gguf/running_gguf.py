@@ -1,12 +1,12 @@
 """A loaded GGUF model with its tokenizer, its scheduler and the server that writes its replies; it loads nothing itself."""
 
+import logging
+import threading
 from dataclasses import replace
 
-from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.gguf import completion
 from magistral_ui.engines.gguf.images import PromptWriter
 from magistral_ui.engines.gguf.loading import LoadedGGUF
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
@@ -14,7 +14,14 @@ from magistral_ui.engines.gguf.reply import GGUFReply
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
-from magistral_ui.errors import NotReady, PromptTooLong
+from magistral_ui.engines.weights.pace_file import record_pace
+from magistral_ui.errors import Message, NotReady, PromptTooLong
+from magistral_ui.models.gguf_plan import QUANTIZATIONS
+
+log = logging.getLogger(__name__)
+
+END_TIMEOUT = 10.0
+"""Seconds for the supervisor to notice that the server has ended, once its connections have."""
 
 
 class RunningGGUF:
@@ -33,8 +40,11 @@ class RunningGGUF:
             self.tokenizer.begin_of_text,
             lambda sequence: self._prompts.prompt_of(sequence),
         )
-        self._pace = PaceRecorder(lambda pace: record_pace(loaded, pace))
-        self._supervisor.when_died(lambda _: self._scheduler.lose())
+        facts, device = loaded.source.facts, loaded.device
+        self._pace = PaceRecorder(lambda pace: record_pace(facts.shape, facts.quantization, device, pace))
+        self._paced = not self.card.demo and facts.quantization in QUANTIZATIONS
+        self._ended = threading.Event()
+        self._supervisor.when_died(self._lose)
 
     @property
     def kv_bytes(self) -> int:
@@ -60,12 +70,12 @@ class RunningGGUF:
             raise PromptTooLong(tokens=len(encoded.ids) + more, limit=self.info.context_length)
         generation = Generation() if waiting is None else waiting  # an empty one is false
         generation.control_with(self._scheduler.wake)
-        if not self.card.demo:
+        if self._paced:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
-        if encoded.resumed and request.params.temperature >= completion.MIN_TEMPERATURE:
-            generation.put(Notice("seed_restarted"))
-        self._scheduler.submit(GGUFReply(sequence, self._speller, self._vocabulary, more))
+        reply = GGUFReply(sequence, self._speller, self._vocabulary, more)
+        reply.note_redraw()
+        self._scheduler.submit(reply)
         return generation
 
     def forget(self, visitor: str) -> None:
@@ -79,18 +89,24 @@ class RunningGGUF:
 
     def restart(self) -> None:
         """Start the server again; raises what the supervisor does."""
+        self._ended.wait(
+            END_TIMEOUT
+        )  # the scheduler may have noticed first, and what is not counted could crash forever
+        self._ended.clear()
         self.server = self._supervisor.start()
         self._prompts = PromptWriter(self.tokenizer, self.server)
+
+    def _lose(self, reason: Message) -> None:
+        log.warning("llama.cpp has ended: %s %s", reason.key, reason.values)
+        self._ended.set()
+        self._scheduler.lose()
 
     def close(self) -> None:
         """End `serve`; all replies end as cancelled."""
         self._scheduler.close()
+        self._ended.set()
 
-    def end(self, key: str | None) -> None:
-        """After the last `serve`: end the server, and the replies that waited, as cancelled or failed with `key`."""
-        self._scheduler.finish(key)
+    def end(self, failure: Message | None) -> None:
+        """After the last `serve`: end the server and the replies that wait, as failed if there is a `failure`."""
+        self._scheduler.finish(failure)
         self._supervisor.close()
-
-
-def record_pace(loaded: LoadedGGUF, tokens_per_second: float) -> None:
-    """Remember the pace of a reply on this machine."""

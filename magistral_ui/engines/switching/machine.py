@@ -4,6 +4,7 @@ Neither library needs to be installed, and neither is imported unless it is.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import psutil
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
 from magistral_ui.engines.gguf.fitting import choose_gguf_plan
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace
+from magistral_ui.engines.local.engine import IMPORTING
 from magistral_ui.engines.weights.pace_file import known_pace, measured_pace
 from magistral_ui.errors import BadSetting, Message
 from magistral_ui.models.cards import FAMILY, ModelCard
@@ -28,12 +30,18 @@ if TYPE_CHECKING:
 
 def has_torch() -> bool:
     """Whether the libraries that run models in safetensors are installed."""
-    return all(find_spec(name) is not None for name in ("torch", "transformers"))
+    return _is_installed("torch") and _is_installed("transformers")
 
 
 def has_llama_cpp() -> bool:
     """Whether the library that runs GGUF files is installed."""
-    return find_spec("xllamacpp") is not None
+    return _is_installed("xllamacpp")
+
+
+def _is_installed(library: str) -> bool:
+    with suppress(ImportError):
+        return find_spec(library) is not None
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +116,17 @@ class Machine:
         return candidates(self.place, self.precisions, self.good, pace, family, self.gguf, held)
 
     def choose_default(self, pace: Pace = no_pace, held: Held | None = None) -> DefaultModel:
-        """The best model, of those that are `held` if that is given; the demo model if none runs well."""
+        """The best model, of those that are `held` if that is given; the demo model if none runs well.
+
+        `pace` is asked only where it matters.
+        """
+
+        def needed(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+            return pace(shape, precision) if self.may_be_slow(precision) else (None, False)
+
         on_gpu = self.place.type != "cpu" or (self.llama is not None and self.llama.kind == "gpu")
         return choose(
-            self.candidates(pace, held=held), self.candidates, on_gpu=on_gpu, hindered=self.hindrance is not None
+            self.candidates(needed, held=held), self.candidates, on_gpu=on_gpu, hindered=self.hindrance is not None
         )
 
     def may_be_slow(self, precision: str) -> bool:
@@ -158,12 +173,14 @@ class Machine:
         return (measured, True) if measured else (estimated_pace(shape, precision, self), False)
 
 
-def find_machine(wanted: str = "auto") -> Machine:
-    """The devices for `--device wanted`; BadSetting if no installed library can use it."""
+def find_machine(wanted: str = "auto", threads: int | None = None) -> Machine:
+    """The devices for `--device wanted`; BadSetting if no installed library can use it. `threads` are for torch."""
     found = None
     if has_torch():
-        from magistral_ui.engines.weights.devices import find_device
+        with IMPORTING:  # the engine's thread imports the same libraries
+            from magistral_ui.engines.weights.devices import find_device, use_threads
 
+        use_threads(threads)
         found = find_device(wanted)
     return Machine(found, _find_llama(wanted, needed=found is None) if has_llama_cpp() else None)
 
@@ -177,16 +194,20 @@ def look_again(machine: Machine, wanted: str = "auto") -> Machine:
     return Machine(look_again(machine.torch), _find_llama(wanted, needed=False) if machine.llama else None)
 
 
-def freed(machine: Machine, held: int) -> Machine:
-    """`machine` as it will be when the model that runs, which holds this many bytes, has been freed."""
-    llama = machine.llama
-    if llama is not None:
+def freed(machine: Machine, held: int, engine: str) -> Machine:
+    """`machine` as it will be when the model that `engine` runs, which holds this many bytes, has been freed.
+
+    Both libraries gain by that, unless one of them uses another kind of device.
+    """
+    llama, torch = machine.llama, machine.torch
+    same = llama is not None and torch is not None and llama.place.type == torch.type
+    if llama is not None and (same or torch is None or engine == "llama.cpp"):
         llama = replace(llama, free=min(llama.total, llama.free + held))
-    if machine.torch is None:
-        return Machine(None, llama)
+    if torch is None or not (same or llama is None or engine != "llama.cpp"):
+        return Machine(torch, llama)
     from magistral_ui.engines.weights.devices import freed
 
-    return Machine(freed(machine.torch, held), llama)
+    return Machine(freed(torch, held), llama)
 
 
 def estimated_pace(

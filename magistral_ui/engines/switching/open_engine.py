@@ -1,14 +1,13 @@
 """Opens the engine that a request needs, one for each kind of model file; it loads nothing and runs nothing itself."""
 
 import threading
-from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from magistral_ui.engines.base import Engine, GenerationRequest, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.switching.either_engine import EitherEngine
+from magistral_ui.engines.switching.machine import has_llama_cpp, has_torch
 from magistral_ui.errors import BadSetting, LibraryMissing
 from magistral_ui.models.cards import find_card
 from magistral_ui.models.folder import AUTO
@@ -52,7 +51,7 @@ def open_engine(request: ModelRequest) -> LoadableEngine:
         return open_gguf(request)
     if not has_torch():
         raise LibraryMissing(model=request.shown_name or request.precision, other=_gguf_of(request))
-    return EitherEngine(request, lambda asked: asked, is_for_gguf, open_gguf)
+    return EitherEngine(request, _resolve, is_for_gguf, open_gguf)
 
 
 def is_for_gguf(request: ModelRequest) -> bool:
@@ -81,19 +80,11 @@ def open_gguf(request: ModelRequest) -> LoadableEngine:
     return GGUFEngine(request)
 
 
-def has_torch() -> bool:
-    """Whether the libraries of the local engine are installed."""
-    return _is_installed("torch") and _is_installed("transformers")
+def _resolve(request: ModelRequest) -> ModelRequest:
+    """As `resolve` does; what it imports takes a while."""
+    from magistral_ui.engines.switching.default_model import resolve
 
-
-def has_llama_cpp() -> bool:
-    return _is_installed("xllamacpp")
-
-
-def _is_installed(library: str) -> bool:
-    with suppress(ImportError):
-        return find_spec(library) is not None
-    return False
+    return resolve(request)
 
 
 def _needs_torch(request: ModelRequest) -> bool:

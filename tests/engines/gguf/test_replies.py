@@ -8,12 +8,11 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Notice, Prefilling, Reasoning
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.reply import Reply
-from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.reply import MAX_LEASE
 from tests.engines.contract import all_events, words
-from tests.engines.following import follow
-from tests.engines.gguf.demo import SUM, ask, finished, loaded, request
+from tests.engines.gguf.demo import SUM, ActsAt, ask, finished, loaded, request
 
 LONG = "Count from 1 to 200."
 
@@ -98,12 +97,8 @@ def test_thinking_off_gives_no_reasoning(engine: GGUFEngine) -> None:
 
 
 def test_answer_now_closes_the_reasoning(engine: GGUFEngine) -> None:
-    generation = engine.submit(request(engine, LONG, max_tokens=2000))
-    for event in follow(generation):
-        if isinstance(event, Reasoning) and event.text:
-            generation.answer_now()
-            break
-    events = all_events(generation)
+    pressed = ActsAt((Reasoning,), 3, Generation.answer_now)
+    events = all_events(engine.submit(request(engine, SUM), pressed))
     assert Notice("answered_now") in events
     assert words(events)[1].strip()
 
@@ -151,9 +146,10 @@ def test_a_resumed_reply_says_that_its_draws_are_others(engine: GGUFEngine, repl
 
 
 def test_a_seed_gives_the_same_reply(engine: GGUFEngine) -> None:
+    drawn = {"temperature": 2.0, "top_p": 1.0, "max_tokens": 60}
     replies = [
-        words(ask(engine, "Tell me about the sea.", temperature=2.0, top_p=1.0, seed=seed, max_tokens=60))
-        for seed in (1, 1, 2)
+        words(ask(engine, "Tell me about the sea.", visitor=visitor, seed=seed, **drawn))
+        for visitor, seed in (("one", 1), ("two", 1), ("three", 2))
     ]
     assert replies[0] == replies[1] != replies[2]
 
@@ -178,22 +174,9 @@ def test_typed_marks_and_combining_marks_are_counted_exactly(engine: GGUFEngine,
 
 
 def test_a_prompt_s_progress_is_told(engine: GGUFEngine) -> None:
-    said = " ".join(["word"] * 1500)
+    said = " ".join(["word"] * 450)
     events = ask(engine, said, visitor="reader", max_tokens=2)
     told = [event for event in events if isinstance(event, Prefilling)]
     assert len(told) > 3
     assert told[-1].done == told[-1].total == finished(events).usage.prompt_tokens
     assert [each.done for each in told] == sorted(each.done for each in told)
-
-
-def test_all_parameters_reach_the_server(engine: GGUFEngine) -> None:
-    events = all_events(
-        engine.submit(
-            GenerationRequest(
-                request(engine, SUM).prompt,
-                request(engine, SUM, temperature=0.7, top_k=3, min_p=0.2, repetition_penalty=1.2).params,
-                "ann",
-            )
-        )
-    )
-    assert finished(events).usage.completion_tokens > 0

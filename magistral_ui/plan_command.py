@@ -1,0 +1,71 @@
+"""Prints what fits, for `app.py --plan`: on common hardware, on this machine, or of one GGUF file; it loads no model."""
+
+import sys
+from pathlib import Path
+
+from magistral_ui.engines.gguf.devices import find_llama_device
+from magistral_ui.engines.gguf.fitting import choose_gguf_plan
+from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp, has_torch
+from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
+from magistral_ui.i18n.texts import sentence, text
+from magistral_ui.models.gguf_file import inspect_gguf
+from magistral_ui.models.gguf_folder import mmproj_beside
+from magistral_ui.models.plan_table import file_lines, ladder_lines, machine_lines
+
+
+def print_plan(
+    model: str | None,
+    device: str = "auto",
+    *,
+    threads: int | None = None,
+    kv_type: str = "auto",
+    context: int | None = None,
+) -> None:
+    """Print what fits on common hardware, at once; then what fits on this machine, and how fast, which libraries are asked.
+
+    With a GGUF file as the `model`: that file's plan, from its header.
+    """
+    if model and (file := Path(model).expanduser()).is_file():
+        _print_file_plan(file, device, kv_type, context)
+        return
+    for line in ladder_lines(torch=has_torch(), gguf=has_llama_cpp()):
+        print(line)
+    sys.stdout.flush()
+    machine = find_machine(device, threads)
+    for line in machine_lines(
+        machine.name,
+        machine.place,
+        machine.precisions,
+        machine.good,
+        machine.pace,
+        machine.gguf,
+        lambda shape, precision: machine.known_pace()(shape, precision),
+    ):
+        print(line, flush=True)
+    if machine.hindrance is not None:
+        print("\n" + sentence(machine.hindrance))
+    count, size = copies_held()
+    if count:
+        print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
+
+
+def _print_file_plan(file: Path, wanted: str, kv_type: str, context: int | None) -> None:
+    """Print how this machine's memory would be divided for a GGUF file; nothing but headers is read."""
+    facts, _ = inspect_gguf(file)
+    if (beside := mmproj_beside(file, facts.shape.hidden, facts.name)) is not None:
+        facts = facts.with_mmproj(beside[1])
+    device = find_llama_device(wanted)
+    place = device.place
+    planned = choose_gguf_plan(
+        facts.name,
+        facts.shape,
+        facts.weights,
+        device,
+        kv_type=kv_type,
+        context=context,
+        recommended=facts.card.recommended_length,
+    )
+    name, free, total = device.name, f"{place.free / 2**30:.1f}", f"{place.total / 2**30:.1f}"
+    print(text("plan_machine", name=name, free=free, total=total) + "\n")
+    for line in file_lines(facts.name, planned, facts.shape.layers):
+        print(line)
