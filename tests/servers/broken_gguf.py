@@ -1,6 +1,7 @@
 """GGUF files that cannot run, made of the demo model's: damaged ones, hostile ones, and those that hold something else."""
 
 import struct
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,8 +51,6 @@ def write_split(folder: Path, count: int, stem: str = "demo") -> list[Path]:
 @cache
 def demo_bytes() -> bytes:
     """The demo model's file, without the merges, which only make it longer."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         return write_demo(Path(folder) / "demo.gguf", {SKIPPED: None}).read_bytes()
 
