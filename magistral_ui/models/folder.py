@@ -9,7 +9,7 @@ from typing import Any
 
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
-from magistral_ui.models.gguf_file import inspect_gguf
+from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, inspect_gguf
 from magistral_ui.models.gguf_folder import SUFFIX, holds_gguf, model_in
 from magistral_ui.models.gguf_header import is_gguf
 from magistral_ui.models.gguf_names import split_name
@@ -30,8 +30,6 @@ MAX_TYPE_LENGTH = 100
 """Characters of a model type that an error repeats."""
 MAX_NAME_LENGTH = 96
 """Characters of an owner's or a repository's name on the Hub."""
-MAX_PATH_LENGTH = 1_000
-"""Characters of a path that an error repeats."""
 _REPOSITORY = re.compile(r"\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -72,7 +70,7 @@ def check_name(model: str, precision: str = "auto") -> None:
         if is_gguf(path) or path.suffix.casefold() == SUFFIX:
             inspect_gguf(path)
         elif holds_gguf(path):
-            model_in(path, precision)
+            inspect_gguf(model_in(path, precision))
         else:
             inspect_folder(Path(model))
     except ModelNotFound as error:

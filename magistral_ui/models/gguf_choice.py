@@ -44,17 +44,25 @@ def choose_quantization(shape: ModelShape, planned: Sequence[PlannedQuantization
     What is clearly worse is taken for want of room only: first a shorter context is accepted, then fewer bits, and then layers
     beside the GPU, where fewer bits are faster. None if nothing fits.
     """
+    limit = _limit(planned)
     on_gpu = any(each.plan.gpu_layers for each in planned)
     whole = [each for each in planned if not on_gpu or (each.plan.gpu_layers or 0) > shape.layers]
     usable = [each for each in whole if _bits(shape, each) <= EXACT_BITS and (on_gpu or _is_fast(shape, each))]
     for bits, context in ((GOOD_BITS, GOOD_CONTEXT), (GOOD_BITS, LADDER_CONTEXT), (MIN_BITS, LADDER_CONTEXT)):
-        if found := _most_exact(shape, usable, bits, context):
+        if found := _most_exact(shape, usable, bits, min(context, limit)):
             return found
     fast = [each for each in planned if _bits(shape, each) <= FAST_BITS]
     for some, bits in ((usable, MIN_BITS), (fast, MIN_BITS), (usable, 0.0), (fast, 0.0)):
-        if found := _most_exact(shape, some, bits, MIN_CONTEXT):
+        if found := _most_exact(shape, some, bits, min(MIN_CONTEXT, limit)):
             return found
     return min(planned, key=lambda each: each.quantization.bytes, default=None)
+
+
+def _limit(planned: Sequence[PlannedQuantization]) -> int:
+    """The longest context: if several reach it, it is one that was asked for or that the model has."""
+    contexts = [each.plan.context for each in planned]
+    longest = max(contexts, default=0)
+    return longest if len(contexts) == 1 or contexts.count(longest) > 1 else GOOD_CONTEXT
 
 
 def _is_fast(shape: ModelShape, each: PlannedQuantization) -> bool:
@@ -65,7 +73,6 @@ def _is_fast(shape: ModelShape, each: PlannedQuantization) -> bool:
 def _most_exact(
     shape: ModelShape, planned: Sequence[PlannedQuantization], bits: float, context: int
 ) -> PlannedQuantization | None:
-    context = min(context, shape.context_length)
     found = [each for each in planned if _bits(shape, each) >= bits and each.plan.context >= context]
     return max(found, key=lambda each: each.quantization.bytes, default=None)
 

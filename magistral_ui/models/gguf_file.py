@@ -122,7 +122,7 @@ def _check_kind(header: GGUFHeader, name: str) -> str:
     if architecture not in ARCHITECTURES:
         raise NotAMistralModel(model=name, found=printable(architecture))
     if metadata.get(f"{architecture}.expert_count"):
-        raise NotAMistralModel(model=name, found=f"{architecture}, mixture of experts")
+        raise NotAMistralModel(model=name, found=f"{architecture}-moe")
     if not header.tensors:
         raise NotAMistralModel("gguf_without_weights", model=name)
     return architecture
@@ -143,7 +143,9 @@ def _marks(metadata: Mapping[str, Any], name: str) -> Set[str]:
     """The tokens that are not text, as [THINK]. Raises NotAMistralModel unless the tokenizer is Mistral's tekken."""
     model, pre = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if model != "gpt2" or pre != TEKKEN:
-        raise NotAMistralModel("gguf_other_tokenizer", model=name, found=printable(pre or model or "?"))
+        raise NotAMistralModel(
+            "gguf_other_tokenizer", model=name, found=printable((pre if model == "gpt2" else model) or "?")
+        )
     try:
         return frozenset(split_vocabulary(metadata[TOKENS])[0])
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
 
 from magistral_ui.errors import ModelError, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.gguf_file import MmprojFacts, header_of, inspect_gguf, is_projector, read_mmproj
-from magistral_ui.models.gguf_header import is_gguf
+from magistral_ui.models.gguf_header import GGUFDamaged, is_gguf, read_header
 from magistral_ui.models.gguf_parts import is_later_part
 
 MAX_FILES = 1_000
 """Entries of a folder that are looked at."""
+MAX_MMPROJ_HEADER = 2**20
+"""Bytes; a tower of 24 layers takes about 15,000."""
 MAX_LISTED = 10
 """Files that an error lists."""
 SUFFIX = ".gguf"
@@ -95,14 +98,16 @@ def _files(folder: Path) -> Iterator[Path]:
 def _is_model(file: Path) -> bool:
     """Whether a file holds a decoder of whatever kind; what is damaged counts, so that its error is told."""
     try:
-        metadata = header_of(file).metadata
+        header = header_of(file)
     except ModelError:
         return True
-    return metadata.get("general.type") not in ("adapter", "imatrix", "mmproj") and not _is_mmproj(file)
+    return header.metadata.get("general.type") not in ("adapter", "imatrix") and not is_projector(header)
 
 
 def _is_mmproj(file: Path) -> bool:
+    """Reads no more than a projector's header can have: that of a model is far longer."""
     try:
-        return is_projector(header_of(file))
-    except ModelError:
+        with file.open("rb") as opened:
+            return is_projector(read_header(BytesIO(opened.read(MAX_MMPROJ_HEADER))))
+    except (GGUFDamaged, OSError):
         return False

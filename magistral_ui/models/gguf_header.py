@@ -24,7 +24,7 @@ MAX_ELEMENTS = 2**63 - 1
 MAX_HEADER_BYTES = 2**25
 """A vocabulary of 131,072 tokens makes a header of 7.5 MiB, one of 262,144 tokens twice that."""
 MAX_FIELDS = MAX_TENSORS = 2**16
-MAX_STRINGS = 2**21
+MAX_STRINGS = 2**20
 """Strings in all arrays of a header together."""
 MAX_KEPT_ENTRIES = 1_024
 MAX_KEPT_TEXT = 2**16

@@ -76,10 +76,10 @@ def weights_in(header: GGUFHeader, shape: ModelShape, quantization: str, *, comp
         raise ValueError("more layers than there should be")
     if complete:
         _check_complete(names, shape)
-    largest = max(layers.values(), default=0)
+    largest = max(layers.values(), default=0)  # stands for layers that are in other files, or only in part in this one
     return GGUFWeights(
         quantization,
-        tuple(layers.get(layer) or largest for layer in range(shape.layers)),
+        tuple(layers[n] if 2 * layers[n] > largest else largest for n in range(shape.layers)),
         embedding,
         head + (embedding if "output.weight" not in names else 0),
         tied=shape.tied,

@@ -1,15 +1,18 @@
 """Repositories of GGUF files: headers of a tiny model as llama.cpp has them, and noise of the asked size behind."""
 
+from math import prod
 from pathlib import Path
 
 import gguf
 import numpy as np
 
 from magistral_ui.models.gguf_file import GGUFFacts
+from magistral_ui.models.gguf_header import read_header
 from magistral_ui.models.memory import MemoryPlan
+from magistral_ui.models.shape import ModelShape
 from tests.hub.conftest import noise
 
-HIDDEN, HEADS = 32, 2
+HIDDEN = 32
 SPECIAL = [
     "<unk>",
     "<s>",
@@ -23,7 +26,7 @@ SPECIAL = [
     "[IMG]",
 ]
 VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-VOCABULARY = len(SPECIAL) + 256
+TINY = ModelShape(len(SPECIAL) + 256, HIDDEN, 2 * HIDDEN, 1, 2, 1, 16, tied=False, context_length=131_072)
 SMALLEST = 120_000
 """Bytes of a model's file that is all header and tensors."""
 MAX_NOISE = 1_000_000
@@ -34,33 +37,38 @@ def make_model(
     path: Path, size: int = SMALLEST, *, architecture: str = "llama", header: int = 0, part: tuple[int, int] = (0, 1)
 ) -> Path:
     """A model's file of `size` bytes, whose header has at least `header` bytes; or one `part` of several."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    out = gguf.GGUFWriter(str(path), architecture)
-    out.add_name("Tiny")
-    out.add_block_count(1)
-    out.add_context_length(131_072)
-    out.add_embedding_length(HIDDEN)
-    out.add_feed_forward_length(2 * HIDDEN)
-    out.add_head_count(HEADS)
-    out.add_head_count_kv(1)
-    out.add_key_length(16)
-    out.add_value_length(16)
-    out.add_rope_dimension_count(16)
-    out.add_rope_freq_base(1e9)
-    out.add_layer_norm_rms_eps(1e-5)
-    out.add_vocab_size(VOCABULARY)
-    out.add_file_type(gguf.LlamaFileType.ALL_F32)
+    out = _begin(path, TINY, architecture)
     if part[1] > 1:
         out.add_uint16("split.no", part[0])
         out.add_uint16("split.count", part[1])
-        out.add_int32("split.tensors.count", len(tensors()))
+        out.add_int32("split.tensors.count", len(tensors(TINY)))
     if part[0] == 0:
-        _add_vocabulary(out)
+        _add_vocabulary(out, TINY.vocabulary)
     if header:
-        out.add_array("tokenizer.ggml.merges", ["x" * 100] * (header // 108 + 1))
-    for name, shape in tensors()[part[0] :: part[1]]:
+        _add_filler(out, header)
+    for name, shape in tensors(TINY)[part[0] :: part[1]]:
         out.add_tensor(name, np.zeros(shape[::-1], np.float32))
     return _fill(out, path, size)
+
+
+def make_header(path: Path, shape: ModelShape, kind: gguf.GGMLQuantizationType) -> int:
+    """The header of a model of that `shape` with matrices of one `kind`, and nothing behind; the bytes that the file would have.
+
+    It is as long as Magistral's.
+    """
+    out = _begin(path, shape, "llama")
+    _add_vocabulary(out, shape.vocabulary)
+    _add_filler(out, 5_000_000)
+    for name, dimensions in tensors(shape):
+        type = kind if len(dimensions) > 1 else gguf.GGMLQuantizationType.F32
+        block, size = gguf.GGML_QUANT_SIZES[type]
+        out.add_tensor_info(name, dimensions[::-1], np.dtype(np.float32), prod(dimensions) // block * size, type)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_ti_data_to_file()
+    out.close()
+    with path.open("rb") as opened:
+        return read_header(opened).data_end
 
 
 def make_mmproj(path: Path, size: int, width: int = HIDDEN, architecture: str = "clip") -> Path:
@@ -74,14 +82,22 @@ def make_mmproj(path: Path, size: int, width: int = HIDDEN, architecture: str = 
     return _fill(out, path, size)
 
 
-def tensors() -> list[tuple[str, tuple[int, ...]]]:
+def tensors(shape: ModelShape) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of a decoder's tensors, the length of a row first."""
-    vectors = [(f"blk.0.{name}.weight", (HIDDEN,)) for name in ("attn_norm", "ffn_norm")]
-    square = (HIDDEN, HIDDEN)
-    layer = {"attn_q": square, "attn_output": square, "attn_k": (HIDDEN, 16), "attn_v": (HIDDEN, 16)}
-    layer |= {"ffn_up": (HIDDEN, 2 * HIDDEN), "ffn_gate": (HIDDEN, 2 * HIDDEN), "ffn_down": (2 * HIDDEN, HIDDEN)}
-    tables = [("token_embd.weight", (HIDDEN, VOCABULARY)), ("output.weight", (HIDDEN, VOCABULARY))]
-    return [*tables, ("output_norm.weight", (HIDDEN,)), *vectors, *((f"blk.0.{n}.weight", s) for n, s in layer.items())]
+    hidden, wide = shape.hidden, shape.intermediate
+    inner, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    layer: dict[str, tuple[int, ...]] = {"attn_norm": (hidden,), "ffn_norm": (hidden,)}
+    layer |= {
+        "attn_q": (hidden, inner),
+        "attn_k": (hidden, keys),
+        "attn_v": (hidden, keys),
+        "attn_output": (inner, hidden),
+    }
+    layer |= {"ffn_up": (hidden, wide), "ffn_gate": (hidden, wide), "ffn_down": (wide, hidden)}
+    found: dict[str, tuple[int, ...]] = {"token_embd": (hidden, shape.vocabulary), "output": (hidden, shape.vocabulary)}
+    found["output_norm"] = (hidden,)
+    found |= {f"blk.{n}.{name}": dimensions for n in range(shape.layers) for name, dimensions in layer.items()}
+    return [(f"{name}.weight", dimensions) for name, dimensions in found.items()]
 
 
 def plan_of(facts: GGUFFacts, context: int) -> MemoryPlan:
@@ -95,16 +111,42 @@ def listed(name: str, size: int) -> dict[str, object]:
     return {"rfilename": name, "size": size, "blobId": sha, "lfs": {"size": size, "sha256": sha, "pointerSize": 134}}
 
 
-def _add_vocabulary(out: gguf.GGUFWriter) -> None:
+def _begin(path: Path, shape: ModelShape, architecture: str) -> gguf.GGUFWriter:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    out = gguf.GGUFWriter(str(path), architecture)
+    out.add_name("Tiny")
+    out.add_block_count(shape.layers)
+    out.add_context_length(shape.context_length)
+    out.add_embedding_length(shape.hidden)
+    out.add_feed_forward_length(shape.intermediate)
+    out.add_head_count(shape.heads)
+    out.add_head_count_kv(shape.kv_heads)
+    out.add_key_length(shape.head_dim)
+    out.add_value_length(shape.head_dim)
+    out.add_rope_dimension_count(shape.head_dim)
+    out.add_rope_freq_base(1e9)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_vocab_size(shape.vocabulary)
+    out.add_file_type(gguf.LlamaFileType.ALL_F32)
+    return out
+
+
+def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     others = iter(range(256, 512))
     tokens = [*SPECIAL, *(chr(byte if byte in VISIBLE else next(others)) for byte in range(256))]
+    tokens += [f"token{n}" for n in range(size - len(tokens))]
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("tekken")
     out.add_token_list(tokens)
-    out.add_token_types([control if n < len(SPECIAL) else normal for n in range(len(tokens))])
+    out.add_token_types([control if n < len(SPECIAL) else normal for n in range(size)])
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)
+
+
+def _add_filler(out: gguf.GGUFWriter, size: int) -> None:
+    """What makes a header long: an array that nobody reads."""
+    out.add_array("tokenizer.ggml.merges", ["x" * 100] * (size // 108 + 1))
 
 
 def _fill(out: gguf.GGUFWriter, path: Path, size: int) -> Path:

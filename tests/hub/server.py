@@ -35,11 +35,17 @@ class Repository:
     """The metadata of its README.md."""
     listed: list[dict[str, object]] = field(default_factory=list)
     """More entries of the list of files, for which there are none."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    """By file: a size that is listed instead of its own."""
 
     def described(self) -> list[tuple[str, dict[str, object]]]:
         """Its files by name, folders and all, with what `describe` says of each."""
         files = sorted(file for file in self.folder.rglob("*") if file.is_file())
-        return [(file.relative_to(self.folder).as_posix(), describe(file)) for file in files]
+        named = [(file.relative_to(self.folder).as_posix(), describe(file)) for file in files]
+        for name, facts in named:
+            if size := self.sizes.get(name):
+                facts.update(size=size, lfs={**facts["lfs"], "size": size})  # type: ignore[dict-item]
+        return named
 
 
 @dataclass

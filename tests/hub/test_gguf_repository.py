@@ -13,7 +13,7 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.gguf.repository import GGUFDownload, fetch, is_gguf_repository
-from magistral_ui.engines.weights import gguf_download, large_files
+from magistral_ui.engines.weights import gguf_download, gguf_record, large_files
 from magistral_ui.engines.weights.gguf_record import RECORD_FILE, recorded_models
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pinned_revision import recorded
@@ -169,7 +169,7 @@ def test_a_header_without_an_end_is_given_up(
     make_model(files / "Tiny-Q4_K_M.gguf", 2**21, header=2**20)
     with pytest.raises(MagistralUIError) as refused:
         get()
-    assert refused.value.message.key == "model_files_broken"
+    assert refused.value.message.key == "gguf_damaged"
     assert sum(each.sent for each in hub.served) <= 2**17
 
 
@@ -305,6 +305,22 @@ def test_a_full_disk_is_known_before_anything_is_fetched(
     monkeypatch.setattr(large_files.shutil, "disk_usage", lambda _: usage._replace(free=100_000))
     assert refusal() == "disk_full"
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.partial"))
+
+
+def test_a_file_that_is_too_large_for_the_hub_s_way_is_said(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 300_000)
+    assert refusal("Q8_0") == "download_failed"
+    assert get("Q4_K_M").label == "Q4_K_M"
+
+
+def test_a_cache_that_cannot_be_written(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(gguf_record, "_write", refuse)
+    assert refusal() == "download_failed"
 
 
 def test_refusals_of_the_hub(hub: Hub, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:

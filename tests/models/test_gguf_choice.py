@@ -24,7 +24,7 @@ FREE = {
 """GiB that are free on a device with so many GB."""
 
 
-def planned(model: str, type: str, size: int) -> list[PlannedQuantization]:
+def planned(model: str, type: str, size: int, context: int | None = None) -> list[PlannedQuantization]:
     shape = SHAPES[model]
     free = int(FREE[type][size] * GIB)
     place = DeviceBudget(type, free, size * GIB, host=28 * GIB if type == "cuda" else free)
@@ -32,8 +32,8 @@ def planned(model: str, type: str, size: int) -> list[PlannedQuantization]:
     for each in SIZES[model].split(", "):
         label, _, gigabytes = each.partition(" ")
         made = quantization(label, int(float(gigabytes) * 1e9))
-        plan = plan_gguf(shape, scaled_weights(shape, estimated_weights(shape, "Q4_K_M"), made), place)
-        if fits(shape, plan):
+        plan = plan_gguf(shape, scaled_weights(shape, estimated_weights(shape, "Q4_K_M"), made), place, context=context)
+        if fits(shape, plan, context):
             fitting.append(PlannedQuantization(made, plan))
     return fitting
 
@@ -81,6 +81,17 @@ def test_what_is_larger_is_never_chosen_for_less_room() -> None:
             sizes = [choose_quantization(shape, planned(model, type, size)) for size in devices]
             whole = [each for each in sizes if each and not each.plan.ram_layers]
             assert [each.quantization.bytes for each in whole] == sorted(each.quantization.bytes for each in whole)
+
+
+@pytest.mark.parametrize(
+    ("context", "label"), [(2_048, "Q6_K"), (8_192, "Q6_K"), (20_000, "Q6_K"), (100_000, "UD-Q4_K_XL")]
+)
+def test_a_context_that_was_asked_for_is_kept(context: int, label: str) -> None:
+    fitting = planned("24B", "cuda", 24, context)
+    found = choose_quantization(SHAPES["24B"], fitting)
+    assert found is not None
+    assert found.quantization.label == label
+    assert found.plan.context >= min(context, 40_960)
 
 
 def test_what_is_there_is_taken_if_nothing_better_is() -> None:

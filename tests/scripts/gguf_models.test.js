@@ -104,7 +104,7 @@ test("GGUF files come before the original weights where they are best, and rare 
   ]);
 });
 
-test("where the original weights are best, they come first, and one kind alone needs no heading", () => {
+test("where the original weights are best, they come first, and alone they need no heading", () => {
   const entry = new ModelEntry(() => {});
   const choices = [choice("nf4", "transformers", 40), choice("Q4_K_M", "llama.cpp", 30)];
   const both = [gguf("Q4_K_M", 3), way(PLAIN, "nf4", "transformers", 18)];
@@ -113,6 +113,8 @@ test("where the original weights are best, they come first, and one kind alone n
   assert.deepEqual(legends(), ["Original weights, run by transformers", "GGUF files, run by llama.cpp"]);
   entry.show(model({ choices, ways: both.slice(1) }), DEMO);
   assert.deepEqual(legends(), []);
+  entry.show(model({ choices, ways: both.slice(0, 1) }), DEMO);
+  assert.deepEqual(legends(), ["GGUF files, run by llama.cpp"]);
 });
 
 /** What is to be read; spaces that keep facts together are as good as others. */
@@ -199,4 +201,9 @@ test("the command in a notice can be copied as it is", () => {
   assert.equal(shown.querySelector(".machine-notice code").textContent, command);
   assert.equal(shown.querySelector(".machine-notice code").translate, false);
   assert.ok(shown.querySelector('.machine-notice [data-act="copy-command"]'));
+  const unsupported = { key: "gguf_unsupported", values: { model: "Any", reason: "unknown architecture" } };
+  const written = panel(info({ notices: [unsupported] }));
+  assert.equal(written.querySelector(".machine-notice code").textContent, "pip install --upgrade xllamacpp");
+  const none = panel(info({ notices: [{ key: "gguf_without_projector", values: { model: "Any" } }] }));
+  assert.equal(none.querySelector(".machine-notice code"), null);
 });

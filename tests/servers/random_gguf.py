@@ -1,6 +1,6 @@
 """Writes a large GGUF of random weights in seconds, for tests of loading and speed: `python random_gguf.py OUT SHAPE QUANT`.
 
-SHAPE is a card's key (`magistral-small-2509`) or `small`; QUANT is Q2_K … Q8_0, Q4_0, BF16 or F16, with `_S` or `_M`. With
+SHAPE is a card's key (`magistral-small-2509`) or `small`; QUANT is the name of a file type, as Q2_K, Q4_0, Q4_K_M or BF16. With
 `--sparse` the weights are zeros that take no space on the disk. The vocabulary is the public one, as in the benchmarks.
 """
 

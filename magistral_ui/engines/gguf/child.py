@@ -41,9 +41,8 @@ def main() -> None:
     told = json.loads(sys.stdin.buffer.readline() or b"{}")
     sys.path[:] = told["path"]
     _offer_for_out_of_memory()
-    if sys.platform == "linux" and not told.get("watcher"):
-        _end_when_stdin_closes()
-    else:
+    _write_no_core()
+    if told.get("watcher") or not _end_when_stdin_closes():
         _start_watch(told["parent"])
     try:
         import xllamacpp
@@ -57,9 +56,7 @@ def main() -> None:
         server = xllamacpp.Server(parameters(xllamacpp, told))
     except (RuntimeError, ValueError, OSError) as error:
         say({"failed": "load", "detail": str(error)})
-        time.sleep(
-            LOG_TIMEOUT
-        )  # llama.cpp writes its log in a thread of its own: the page ends this process once it has it
+        time.sleep(LOG_TIMEOUT)  # a thread of llama.cpp's still writes the reason; the page ends this process then
         os._exit(1)
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
@@ -130,17 +127,25 @@ def watch(child: int, page: int) -> None:
     os._exit(0)
 
 
-def _end_when_stdin_closes() -> None:
-    """Have the kernel end this process when the other end of its standard input is closed, as by the page's death.
+def _end_when_stdin_closes() -> bool:
+    """Have Linux end this process when the other end of its standard input is closed, as by the page's death.
 
-    SIGIO, which ends a process that does not handle it, needs no thread: loading holds the GIL for as long as it takes.
+    SIGIO, which ends a process that does not handle it, needs no thread: loading holds the GIL for as long as it takes. False
+    where the system has no such thing.
     """
+    if sys.platform != "linux":
+        return False
     import fcntl
 
-    fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    try:
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # it may have been started with another
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
     if select.select([0], [], [], 0)[0]:  # it was closed before
         os._exit(0)
+    return True
 
 
 def _offer_for_out_of_memory() -> None:
@@ -150,6 +155,14 @@ def _offer_for_out_of_memory() -> None:
             file.write("500")
     except OSError:
         pass
+
+
+def _write_no_core() -> None:
+    """Have no crash write gigabytes of weights, and conversations among them, to the disk."""
+    if os.name != "nt":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _start_watch(page: int) -> None:

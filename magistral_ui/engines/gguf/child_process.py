@@ -23,8 +23,8 @@ LAST_LINE = "exiting due to"
 """In the last line of the log of a server that could not load."""
 LOADING_PREFIX = b"cmd_child_to_router:state:"
 TAIL_LINES, MAX_LINE_BYTES = 60, 2_000
-END_TIMEOUT = 1.0
-"""Seconds that a killed process may take to end: it frees its memory first."""
+END_TIMEOUT = 10.0
+"""Seconds that a killed process may take to end: it frees its memory first, of which the next model needs all."""
 DRAIN_TIMEOUT = 0.5
 """Seconds to wait for the rest of its streams after a process has ended."""
 

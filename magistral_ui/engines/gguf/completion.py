@@ -127,6 +127,8 @@ class CompletionStream:
         """Connect; raises ConnectionLost if nobody listens."""
         self.stop_type: Literal["", "eos", "limit"] = ""
         """Why the server ended the stream; empty until it did."""
+        self.total = 0
+        """Then, how many tokens prompt and reply had, whether they were read here or not."""
         self._http = h11.Connection(h11.CLIENT)
         self._text = b""
         self._status = 0
@@ -220,6 +222,8 @@ class CompletionStream:
         self.stop_type = said.get("stop_type", "")
         lost = counted - self._counted - len(tokens) - (self.stop_type == "eos")
         self._counted = counted
+        if self.stop_type:
+            self.total = said.get("tokens_evaluated", 0) + counted
         if lost > 0 and self._streams:
             pieces.append(LostTokens(lost, said["content"], tokens[0] if tokens else None))
             tokens = tokens[1:]

@@ -1,29 +1,90 @@
 """Chooses the GGUF model that runs if nobody named one: the best that this machine runs, or the demo model."""
 
+import threading
+from dataclasses import dataclass
+
 from magistral_ui.engines.gguf.devices import LlamaDevice
+from magistral_ui.engines.gguf.pace import estimated_gguf_pace
+from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.gguf_record import recorded_models
-from magistral_ui.models.cards import DEMO, FAMILY, ModelCard
-from magistral_ui.models.ladder import best_candidate, candidates
+from magistral_ui.engines.weights.pace_file import measured_pace
+from magistral_ui.engines.weights.progress import Cancelled
+from magistral_ui.models.cards import FAMILY, ModelCard
+from magistral_ui.models.default_model import choose
+from magistral_ui.models.gguf_plan import QUANTIZATIONS
+from magistral_ui.models.ladder import Held, Pace, candidates, no_pace
+from magistral_ui.models.shape import ModelShape
+
+USUAL = "Q4_K_M"
+"""As what a quantization counts that is like none of those that are planned."""
 
 
-def choose_gguf(device: LlamaDevice, precision: str, *, downloaded: bool) -> tuple[ModelCard, str, str]:
-    """The card, the key of the text that says why, and the precision; `downloaded` restricts it to what is here."""
-    family = tuple(card for card in FAMILY if not downloaded or _is_here(card))
-    best = best_candidate(candidates(device.place, (), family=family, gguf=device.place))
-    if best is None:
-        everything = candidates(device.place, (), gguf=device.place)
-        return DEMO, _why_demo(device, any(each.plans for each in everything)), "auto"
-    why = "model_chosen_gpu_fits" if device.kind == "gpu" else "model_chosen_cpu_fits"
-    return best.card, why, best.plan.precision if precision == "auto" else precision
+@dataclass(frozen=True, slots=True)
+class DefaultGGUF:
+    """What runs if no model is named."""
+
+    model: str
+    """`owner/repo:QUANT`, or the demo model's key."""
+    why: str
+    """Key of the text that says why."""
 
 
-def _is_here(card: ModelCard) -> bool:
-    return any(model.is_complete for name in card.gguf_repositories for model in recorded_models(name))
+def choose_gguf(device: LlamaDevice, precision: str, closing: threading.Event, *, downloaded: bool) -> DefaultGGUF:
+    """The best model for `device`, in `precision` unless that is `auto`; `downloaded`: of those that are complete here.
+
+    Where it matters, the pace is estimated, which takes seconds the first time; progress.Cancelled once `closing` is set.
+    """
+    offered = {card.key: _downloaded(card, precision) if downloaded else _named(card, precision) for card in FAMILY}
+    held = Held(lambda _: False, lambda card: offered[card.key])
+    place = device.place
+    pace = _pace(device, closing) if place.type in ("cpu", "mps") else no_pace
+    chosen = choose(
+        candidates(place, (), pace=pace, gguf=place, held=held if downloaded or precision != "auto" else None),
+        lambda: candidates(place, (), gguf=place),
+        on_gpu=device.kind == "gpu",
+        hindered=device.hindrance is not None,
+    )
+    if chosen.card.demo:
+        return DefaultGGUF(chosen.card.key, chosen.why)
+    model = offered[chosen.card.key].get(chosen.precision)
+    return DefaultGGUF(model or _way(chosen.card, chosen.precision), chosen.why)
 
 
-def _why_demo(device: LlamaDevice, others_fit: bool) -> str:
-    if device.hindrance is not None:
-        return "model_chosen_gpu_unusable"
-    if others_fit:
-        return "model_chosen_not_downloaded"
-    return "model_chosen_gpu_too_small" if device.kind == "gpu" else "model_chosen_no_gpu"
+def counted_as(label: str) -> str:
+    """The planned quantization that is most like a repository's own: Q4_K_M for UD-Q4_K_XL."""
+    name = label.upper().removeprefix("UD-").removeprefix("I")
+    alike = (each for start in (name, name[:4], name[:2]) for each in QUANTIZATIONS if start and each.startswith(start))
+    return name if name in QUANTIZATIONS else next(alike, USUAL)
+
+
+def _downloaded(card: ModelCard, precision: str) -> dict[str, str]:
+    """By quantization, what is complete here."""
+    models = [(name, model) for name in card.gguf_repositories for model in recorded_models(name) if model.is_complete]
+    return {
+        counted_as(model.label): f"{name}:{model.label}"
+        for name, model in reversed(models)  # the preferred repository's is the last
+        if precision == "auto" or model.has_label(precision)
+    }
+
+
+def _named(card: ModelCard, precision: str) -> dict[str, str]:
+    """The quantization that is asked for."""
+    if precision == "auto" or not card.gguf_repositories:
+        return {}
+    return {counted_as(precision): _way(card, precision)}
+
+
+def _way(card: ModelCard, precision: str) -> str:
+    return gguf_way(card, precision) or f"{card.gguf_repositories[0]}:{precision}"
+
+
+def _pace(device: LlamaDevice, closing: threading.Event) -> Pace:
+    def rest() -> None:
+        if closing.is_set():
+            raise Cancelled
+
+    def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+        measured = measured_pace(shape, precision, device)
+        return (measured, True) if measured else (estimated_gguf_pace(shape, precision, device, rest), False)
+
+    return pace

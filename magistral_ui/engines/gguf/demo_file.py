@@ -60,6 +60,8 @@ IMAGE_BREAK = 12
 """Id of [IMG_BREAK], whose embedding llama.cpp keeps beside the tower."""
 CONTROL, NORMAL = 3, 1
 """Types of tokens in a GGUF file."""
+Parts = tuple[dict[str, Value], dict[str, np.ndarray]]
+"""Metadata and tensors."""
 
 
 def demo_files() -> tuple[Path, Path]:
@@ -72,7 +74,15 @@ def demo_files() -> tuple[Path, Path]:
 
 
 def write_model(path: Path) -> None:
-    """Write the demo model's decoder and vocabulary."""
+    write_gguf(path, *model_parts())
+
+
+def write_mmproj(path: Path) -> None:
+    write_gguf(path, *mmproj_parts())
+
+
+def model_parts() -> Parts:
+    """The demo model's decoder and vocabulary."""
     text = _config()["text_config"]
     heads = {"q_proj": text["num_attention_heads"], "k_proj": text["num_key_value_heads"]}
     metadata: dict[str, Value] = {
@@ -93,11 +103,11 @@ def write_model(path: Path) -> None:
         "llama.vocab_size": text["vocab_size"],
         "general.file_type": FILE_TYPE_BF16,
     }
-    write_gguf(path, metadata | _vocabulary(), _tensors(_text_name, heads))
+    return metadata | _vocabulary(), _tensors(_text_name, heads)
 
 
-def write_mmproj(path: Path) -> None:
-    """Write the demo model's vision tower and projector."""
+def mmproj_parts() -> Parts:
+    """The demo model's vision tower and projector."""
     config = _config()
     vision = config["vision_config"]
     heads = dict.fromkeys(("q_proj", "k_proj"), vision["num_attention_heads"])
@@ -126,7 +136,7 @@ def write_mmproj(path: Path) -> None:
     tensors = _tensors(_tower_name, heads)
     embedding = read_safetensors(DEMO_FOLDER / WEIGHTS)[f"{TEXT}embed_tokens.weight"]
     tensors["v.token_embd.img_break"] = widened(embedding[IMAGE_BREAK])
-    write_gguf(path, metadata, tensors)
+    return metadata, tensors
 
 
 def _config() -> dict[str, Any]:

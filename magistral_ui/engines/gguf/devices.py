@@ -36,6 +36,8 @@ ON_BOARD = "0000:00:"
 """How the PCI addresses of what is inside the processor begin, such as Intel's integrated graphics."""
 ASK_TIMEOUT = 90.0
 """Seconds for a child to list the devices; drivers may have to wake them, and the machine may be busy."""
+FAILURE_TIMEOUT = 10.0
+"""Seconds for the end of a child that could not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,8 @@ class LlamaDevice:
     def place(self) -> DeviceBudget:
         """As the memory plan counts it; `type` is `cpu`, `cuda` (also ROCm), `mps` (Metal) or `gpu` (all others)."""
         others = tuple(each.place for each in self.others)
-        return DeviceBudget(PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others)
+        host = psutil.virtual_memory().available if self.kind == "gpu" else 0
+        return DeviceBudget(PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others, host=host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def ask_child() -> Listing:
         child.answered.wait(ASK_TIMEOUT)
         answer = child.answer
         if answer is None or "devices" not in answer:
-            child.wait(1.0)
+            child.logged.wait(FAILURE_TIMEOUT)
             raise reason_of(names, child.tail(), child.returncode, answer)
     finally:
         child.end()
@@ -146,9 +149,10 @@ def install_command(wheel: str) -> str:
 
 def installed_cards() -> list[GraphicsCard]:
     """The machine's graphics cards, without those inside a processor: a plain build is as fast as these."""
-    nvidia = [card for card in find_graphics_cards() if card.nvidia]
-    windows = [card for card in find_graphics_cards() if not card.nvidia] if platform.system() == "Windows" else []
-    return [*nvidia, *_from_drm(AMD, "AMD"), *_from_drm(INTEL, "Intel"), *windows]
+    found = find_graphics_cards()
+    if platform.system() == "Windows":
+        return found
+    return [*(card for card in found if card.nvidia), *_from_drm(AMD, "AMD"), *_from_drm(INTEL, "Intel")]
 
 
 @lru_cache(maxsize=1)

@@ -120,8 +120,7 @@ class GGUFEngine:
         running: RunningGGUF | None = None
         broken: Message = Broken("engine_closed")
         try:
-            running = RunningGGUF(self._load(self.request, self._report, self._closing))
-            self._running = running
+            self._running = running = RunningGGUF(self._load(self.request, self._report, self._closing))
             self._serve(running)
         except Cancelled:
             pass

@@ -96,14 +96,14 @@ class PromptWriter:
         """Scale the images and cut the texts of a prompt; returns how many more tokens llama.cpp reads than the prompt has."""
         for span in prompt.image_spans:
             self._image(span.input.image, visitor)
-        return self._more(prompt, visitor)[0]
+        return self._difference(prompt.ids, prompt.image_spans, visitor)[0] if prompt.image_spans else 0
 
     def prompt_of(self, sequence: "Sequence") -> ServerPrompt:
         """All tokens of the sequence so far, the written ones included: as ids if there are no images among them."""
         tokens, spans = sequence.tokens, sequence.prompt.image_spans
         if not spans:
             return ServerPrompt(list(tokens), len(tokens), exact=True)
-        texts = [self._text(part) for part in _parts(tokens, spans)]
+        texts = [self._text(part) for _, part in _parts(tokens, spans)]
         if self._server_begins:
             texts[0] = texts[0].removeprefix(self._control[tokens[0]])
         more, exact = self._difference(tokens, spans, sequence.visitor)
@@ -112,9 +112,19 @@ class PromptWriter:
         return ServerPrompt(value, len(tokens) + more, exact)
 
     def measure(self, measure: Measure, prompt: "EncodedPrompt", visitor: str) -> Measure:
-        """`measure` with the total that llama.cpp reads; estimated where its parts are those of other tokens."""
-        more, exact = self._more(prompt, visitor)
-        return measure if exact else replace(measure, total=measure.total + more, estimated=True)
+        """`measure` of our tokenizer, corrected to what llama.cpp reads."""
+        if not prompt.image_spans:
+            return measure
+        system, per_message = measure.system, dict(measure.per_message)
+        more = 0
+        for at, run, cut in self._cut_runs(prompt.ids, prompt.image_spans, visitor):
+            longer = len(cut) - len(run)
+            more += longer
+            system += longer if at < prompt.system else 0
+            for message, start in prompt.starts.items():
+                if start <= at < start + prompt.per_message[message]:
+                    per_message[message] += longer
+        return replace(measure, total=measure.total + more, system=system, per_message=per_message)
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor."""
@@ -124,21 +134,29 @@ class PromptWriter:
                 for key in [key for key in cache if key[0] == visitor]:
                     del cache[key]
 
-    def _more(self, prompt: "EncodedPrompt", visitor: str) -> tuple[int, bool]:
-        return self._difference(prompt.ids, prompt.image_spans, visitor) if prompt.image_spans else (0, True)
-
     def _difference(
         self, tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]", visitor: str
     ) -> tuple[int, bool]:
         """How many more tokens llama.cpp makes of the texts, and whether all its tokens are ours."""
-        runs = [run for part in _parts(tokens, spans) for run in self._runs(part) if not self._is_control(run[0])]
-        theirs = self._cut_by_server([self._text(run) for run in runs], visitor)
-        pairs = list(zip(runs, theirs, strict=True))
-        return sum(len(cut) - len(run) for run, cut in pairs), all(cut == run for run, cut in pairs)
+        runs = self._cut_runs(tokens, spans, visitor)
+        return sum(len(cut) - len(run) for _, run, cut in runs), all(run == cut for _, run, cut in runs)
+
+    def _cut_runs(
+        self, tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]", visitor: str
+    ) -> list[tuple[int, list[int], list[int]]]:
+        """Each text: where its tokens begin, which they are, and which ones llama.cpp makes of it."""
+        places, runs = [], []
+        for start, part in _parts(tokens, spans):
+            for at, run in self._runs(part):
+                if not self._is_control(run[0]):
+                    places.append(start + at)
+                    runs.append(run)
+        cuts = self._cut_by_server([self._spelled(run) for run in runs], visitor)
+        return list(zip(places, runs, cuts, strict=True))
 
     def _text(self, ids: Iterable[int]) -> str:
         """`ids` as text of which llama.cpp makes the same control tokens, and no others."""
-        return "".join(self._spelled(run) for run in self._runs(ids))
+        return "".join(self._spelled(run) for _, run in self._runs(ids))
 
     def _spelled(self, run: list[int]) -> str:
         if self._is_control(run[0]):
@@ -149,19 +167,23 @@ class PromptWriter:
     def _broken(self, name: str) -> str:
         return name[0] + BREAK + name[1:] if name in self._names else name
 
-    def _runs(self, ids: Iterable[int]) -> Iterator[list[int]]:
-        """Each control token alone, and the other tokens between two of them together: llama.cpp cuts each of these apart."""
+    def _runs(self, ids: Iterable[int]) -> Iterator[tuple[int, list[int]]]:
+        """Each control token alone, and the other tokens between two of them together, with where they begin.
+
+        llama.cpp cuts each of these apart from the others.
+        """
         run: list[int] = []
-        for token in ids:
+        at = 0
+        for at, token in enumerate(ids):
             if not self._is_control(token):
                 run.append(token)
                 continue
             if run:
-                yield run
-            yield [token]
+                yield at - len(run), run
+            yield at, [token]
             run = []
         if run:
-            yield run
+            yield at + 1 - len(run), run
 
     def _is_control(self, token: int) -> bool:
         return token < len(self._control)
@@ -216,10 +238,10 @@ class PromptWriter:
             connection.close()
 
 
-def _parts(tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]") -> Iterator[abc.Sequence[int]]:
-    """The tokens before, between and after the images."""
+def _parts(tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]") -> Iterator[tuple[int, abc.Sequence[int]]]:
+    """The tokens before, between and after the images, with where they begin."""
     at = 0
     for span in spans:
-        yield tokens[at : span.start]
+        yield at, tokens[at : span.start]
         at = span.start + len(span.input.tokens)
-    yield tokens[at:]
+    yield at, tokens[at:]

@@ -61,7 +61,7 @@ def run_source(
     settings = server_settings(request, source, device, plan)
     supervisor = Supervisor(settings, report, closing)
     server = supervisor.start()
-    longest = int(server.props["default_generation_settings"]["n_ctx"])
+    longest = int(server.props.get("default_generation_settings", {}).get("n_ctx", settings.context))
     info = ModelInfo(
         name=source.card.name,
         source=source.name,

@@ -4,10 +4,13 @@ The server draws tokens ahead, knowing nothing of the control over reasoning. So
 the stream is cut, and another one is asked for what follows the tokens written so far: all but one of them are still in the slot.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from magistral_ui.chat.events import Notice, Prefilling
+from magistral_ui.engines.gguf.admission import Slot
 from magistral_ui.engines.gguf.completion import (
     MIN_TEMPERATURE,
     CompletionFailed,
@@ -18,6 +21,7 @@ from magistral_ui.engines.gguf.completion import (
     PromptProgress,
     completion_body,
 )
+from magistral_ui.engines.gguf.images import ServerPrompt
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
@@ -25,6 +29,10 @@ from magistral_ui.engines.local.sequence import Sequence
 MAX_LEASE = 512
 """Tokens that a stream may write before the pool is looked at again. Streams begin at its multiples whatever else runs, since
 the draws depend on where a stream began."""
+
+
+LONGEST_CHARACTER = 4
+"""Tokens of a character at most: UTF-8 has as many bytes."""
 
 
 class Next(Enum):
@@ -36,6 +44,14 @@ class Next(Enum):
     """Another stream."""
     NOTHING = auto()
     """It has ended."""
+
+
+@dataclass(eq=False, slots=True)
+class SlotClearing:
+    """The request that erases a slot's content."""
+
+    slot: Slot
+    stream: CompletionStream
 
 
 class GGUFReply:
@@ -84,7 +100,10 @@ class GGUFReply:
     @property
     def lease(self) -> int:
         sequence = self.sequence
-        return min(MAX_LEASE - sequence.sampling.position % MAX_LEASE, sequence.limit - sequence.written)
+        lease = MAX_LEASE - sequence.sampling.position % MAX_LEASE
+        if self._sent_as_text and lease < LONGEST_CHARACTER:
+            lease += MAX_LEASE
+        return min(lease, sequence.limit - sequence.written)
 
     @property
     def needed(self) -> int:
@@ -111,6 +130,27 @@ class GGUFReply:
             if not self.sequence.write(forced):
                 return False
         return True
+
+    @property
+    def _sent_as_text(self) -> bool:
+        """Whether llama.cpp cuts the prompt itself, which cannot end within a character then."""
+        return bool(self.sequence.prompt.image_spans)
+
+    def next_prompt(self, prompt_of: Callable[[Sequence], ServerPrompt], room: int) -> ServerPrompt | None:
+        """What the next stream is to continue, once the tokens that are forced are written; None if the reply has ended.
+
+        A reply beside an image that is sent again may be cut into more tokens than it was written in: it ends when there is no
+        `room` in the pool for another one.
+        """
+        if not self.advance():
+            return None
+        sequence, prompt = self.sequence, prompt_of(self.sequence)
+        self.more = prompt.tokens - sequence.length
+        sequence.limit = min(sequence.limit, sequence.written + room - prompt.tokens)
+        if sequence.limit > sequence.written:
+            return prompt
+        sequence.finish("length")
+        return None
 
     def open(self, server: LlamaServer, prompt: Prompt) -> None:
         """Ask for the next tokens, in the reply's slot; raises CompletionFailed."""
@@ -167,7 +207,12 @@ class GGUFReply:
         return self._write(piece)
 
     def _take_lost(self, lost: LostTokens) -> Next:
-        """Write the tokens that were not sent. If their text does not tell which they are, ask for them without streaming."""
+        """Write the tokens that were not sent. If their text does not tell which they are, ask for them without streaming.
+
+        Those that end a stream are drawn again instead, where the next one cannot begin within their character.
+        """
+        if lost.then is None and self._sent_as_text and self.sequence.written + lost.count < self.sequence.limit:
+            return Next.STREAM
         ids = None if lost.then is None else self._speller.spell(lost.text, lost.count, lost.then)
         if ids is None or lost.then is None:
             self._untold = lost.count + (lost.then is not None)
@@ -197,5 +242,5 @@ class GGUFReply:
             return
         generation, reused = self.sequence.generation, progress.reused
         self.sequence.reused = reused
-        generation.count_prompt(len(self.sequence.prompt.ids), reused)
+        generation.count_prompt(self.length, reused)
         generation.put(Prefilling(progress.done, progress.total, reused))

@@ -24,7 +24,7 @@ from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import is_commit
 from magistral_ui.models.gguf_choice import PlannedQuantization, choose_quantization, scaled_weights
 from magistral_ui.models.gguf_file import GGUFFacts, facts_of, inspect_gguf
-from magistral_ui.models.gguf_names import ListedFile, Quantization
+from magistral_ui.models.gguf_names import ListedFile, Quantization, is_quantization
 from magistral_ui.models.gguf_plan import estimated_weights
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, ModelShape
@@ -151,7 +151,9 @@ def _best_held(repository: str, revision: str | None, plan: PlanGGUF) -> HeldMod
     models: dict[str, HeldModel] = {}
     planned: list[PlannedQuantization] = []
     shape: ModelShape | None = None
-    for model in held_models(repository, revision):
+    held = held_models(repository, revision)
+    # A label that is a whole name is another model's, if there are both.
+    for model in [each for each in held if is_quantization(each.label)] or held:
         files = tuple(ListedFile(file.name, file.size) for file in model.files)
         try:
             facts, _ = inspect_gguf(model.files[0].path)
@@ -168,7 +170,8 @@ def _best_held(repository: str, revision: str | None, plan: PlanGGUF) -> HeldMod
 
 def _facts_on_hub(found: HubListing, quantization: Quantization, closing: threading.Event) -> GGUFFacts:
     header = read_hub_header(found, quantization.files[0], closing)
-    return facts_of(header, f"{found.repository}:{quantization.label}")
+    facts = facts_of(header, f"{found.repository}:{quantization.label}")
+    return replace(facts, quantization=quantization.label)
 
 
 def _facts_of_card(card: ModelCard, shape: ModelShape) -> GGUFFacts:

@@ -1,5 +1,7 @@
 """A loaded GGUF model with its tokenizer, its scheduler and the server that writes its replies; it loads nothing itself."""
 
+import logging
+import threading
 from dataclasses import replace
 
 from magistral_ui.chat.prompt import Prompt
@@ -15,6 +17,11 @@ from magistral_ui.engines.pace_recorder import PaceRecorder
 from magistral_ui.engines.weights.pace_file import record_pace
 from magistral_ui.errors import Message, NotReady, PromptTooLong
 from magistral_ui.models.gguf_plan import QUANTIZATIONS
+
+log = logging.getLogger(__name__)
+
+END_TIMEOUT = 10.0
+"""Seconds for the supervisor to notice that the server has ended, once its connections have."""
 
 
 class RunningGGUF:
@@ -36,7 +43,8 @@ class RunningGGUF:
         facts, device = loaded.source.facts, loaded.device
         self._pace = PaceRecorder(lambda pace: record_pace(facts.shape, facts.quantization, device, pace))
         self._paced = not self.card.demo and facts.quantization in QUANTIZATIONS
-        self._supervisor.when_died(lambda _: self._scheduler.lose())
+        self._ended = threading.Event()
+        self._supervisor.when_died(self._lose)
 
     @property
     def kv_bytes(self) -> int:
@@ -81,12 +89,22 @@ class RunningGGUF:
 
     def restart(self) -> None:
         """Start the server again; raises what the supervisor does."""
+        self._ended.wait(
+            END_TIMEOUT
+        )  # the scheduler may have noticed first, and what is not counted could crash forever
+        self._ended.clear()
         self.server = self._supervisor.start()
         self._prompts = PromptWriter(self.tokenizer, self.server)
+
+    def _lose(self, reason: Message) -> None:
+        log.warning("llama.cpp has ended: %s %s", reason.key, reason.values)
+        self._ended.set()
+        self._scheduler.lose()
 
     def close(self) -> None:
         """End `serve`; all replies end as cancelled."""
         self._scheduler.close()
+        self._ended.set()
 
     def end(self, failure: Message | None) -> None:
         """After the last `serve`: end the server and the replies that wait, as failed if there is a `failure`."""

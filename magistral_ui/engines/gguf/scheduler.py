@@ -6,19 +6,16 @@ Who has a slot is decided in `admission.py`, and what a stream's tokens mean in 
 import itertools
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Keys
 
 from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
-from magistral_ui.engines.gguf.completion import (
-    CompletionStream,
-    ConnectionLost,
-    clearing_body,
-)
+from magistral_ui.engines.gguf.completion import CompletionStream, ConnectionLost, clearing_body
 from magistral_ui.engines.gguf.images import ServerPrompt
-from magistral_ui.engines.gguf.reply import GGUFReply, Next
+from magistral_ui.engines.gguf.reply import GGUFReply, Next, SlotClearing
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
@@ -28,15 +25,9 @@ log = logging.getLogger(__name__)
 
 DEATH_TIMEOUT = 5.0
 """Seconds after a lost connection in which a process that is dying is gone."""
+DEATH_POLL = 0.02
 CRASHED = "model_process_ended"
 """Key of the sentence for replies that were being written when the process ended."""
-
-
-class _Clearing:
-    """The request that erases a slot's content."""
-
-    def __init__(self, slot: Slot, stream: CompletionStream) -> None:
-        self.slot, self.stream = slot, stream
 
 
 class CompletionScheduler:
@@ -52,7 +43,7 @@ class CompletionScheduler:
         self._slots: list[Slot] = []
         self._turns = itertools.count(1)
         self._closing = self._died = False
-        self._streams: StreamSelector[GGUFReply | _Clearing] = StreamSelector()
+        self._streams: StreamSelector[GGUFReply | SlotClearing] = StreamSelector()
 
     def submit(self, reply: GGUFReply) -> None:
         """Let `reply` wait for its turn. How many may wait is decided before they get here."""
@@ -117,7 +108,7 @@ class CompletionScheduler:
                 reply.sequence.fail(failure.key, failure.values)
         self._streams.close()
 
-    def _serve_ready(self, ready: "GGUFReply | _Clearing", server: LlamaServer) -> None:
+    def _serve_ready(self, ready: "GGUFReply | SlotClearing", server: LlamaServer) -> None:
         stream = ready.stream
         if stream is None or self._died:
             return
@@ -125,45 +116,42 @@ class CompletionScheduler:
             if stream.sending:
                 stream.send()
                 self._streams.watch(stream, ready)
-            elif isinstance(ready, _Clearing):
+            elif isinstance(ready, SlotClearing):
                 stream.read()
                 if stream.stop_type:
                     self._cleared(ready)
             else:
-                self._go_on(ready, self._read(ready))
+                self._read(ready)
         except ConnectionLost as error:
             self._lost(ready, error, server)
         except Exception as error:
             self._fail(ready, error)
 
-    def _read(self, reply: GGUFReply) -> Next:
+    def _read(self, reply: GGUFReply) -> None:
         was_begun = reply.begun
         pieces = reply.read()
         if reply.begun and not was_begun:
             slot = self._slots[reply.slot or 0]
             slot.visitor, slot.keys, slot.held = reply.visitor, reply.keys, reply.granted
             reply.reuses = True
-        return reply.take(pieces)
-
-    def _go_on(self, reply: GGUFReply, then: Next) -> None:
+        then = reply.take(pieces)
         if then is Next.STREAM:
             self._pause(reply)
         elif then is Next.NOTHING:
             self._release(reply)
 
-    def _lost(self, ready: "GGUFReply | _Clearing", error: Exception, server: LlamaServer) -> None:
+    def _lost(self, ready: "GGUFReply | SlotClearing", error: Exception, server: LlamaServer) -> None:
         """A connection has ended: with the process, or alone."""
-        ended = threading.Event()
-        for _ in range(int(DEATH_TIMEOUT / 0.05)):
-            if self._died or not server.alive:
-                self._died = True
-                return
-            ended.wait(0.05)
-        self._fail(ready, error)
+        end = time.monotonic() + DEATH_TIMEOUT
+        while not self._died and time.monotonic() < end:
+            self._died = not server.alive
+            time.sleep(DEATH_POLL)
+        if not self._died:
+            self._fail(ready, error)
 
-    def _fail(self, ready: "GGUFReply | _Clearing", error: Exception) -> None:
+    def _fail(self, ready: "GGUFReply | SlotClearing", error: Exception) -> None:
         log.error("a request to llama.cpp failed", exc_info=error)
-        if isinstance(ready, _Clearing):
+        if isinstance(ready, SlotClearing):
             self._cleared(ready)
             return
         self._release(ready)
@@ -171,19 +159,24 @@ class CompletionScheduler:
             ready.sequence.fail("generation_failed")
 
     def _leave_server(self) -> None:
-        """Cut all streams; running replies end."""
+        """Cut all streams. Running replies end, but those of which the server had read nothing wait for the next one."""
         running, self._running = self._running, []
         for ready in (*running, *self._streams.watched()):
             if ready.stream is not None:
                 self._streams.forget(ready.stream)
                 ready.stream.close()
         self._slots = []
-        for reply in running:
-            if not reply.sequence.generation.ended:
-                if self._closing or reply.stopped:
-                    reply.sequence.finish("cancelled")
-                else:
-                    reply.sequence.fail(CRASHED)
+        for reply in reversed(running):
+            reply.stream, reply.slot = None, None
+            if reply.sequence.generation.ended:
+                continue
+            if self._closing or reply.stopped:
+                reply.sequence.finish("cancelled")
+            elif reply.begun or reply.sequence.written:
+                reply.sequence.fail(CRASHED)
+            else:
+                with self._lock:
+                    self._waiting.appendleft(reply)
 
     def _cancel_stopped(self) -> None:
         with self._lock:
@@ -208,8 +201,9 @@ class CompletionScheduler:
             for reply in step.extend:
                 self._open(reply, server)
             for reply, number, reuses in step.start:
-                self._start(reply, number, reuses=reuses)
-                self._open(reply, server)
+                if not self._died:
+                    self._start(reply, number, reuses=reuses)
+                    self._open(reply, server)
             if not (step.preempt or step.extend or step.start):
                 break
         self._tell_positions()
@@ -237,11 +231,10 @@ class CompletionScheduler:
         slot = self._slots[reply.slot or 0]
         slot.held = max(slot.held, reply.needed)
         try:
-            if not reply.advance():
+            prompt = reply.next_prompt(self._prompt_of, self._capacity - self._count)
+            if prompt is None:
                 self._release(reply)
                 return
-            prompt = self._prompt_of(reply.sequence)
-            reply.more = prompt.tokens - reply.sequence.length
             if reply.needed > slot.held:  # by tokens that were forced: it is admitted anew
                 return
             reply.open(server, prompt.value)
@@ -257,11 +250,11 @@ class CompletionScheduler:
         if reply.stream is not None:
             self._streams.forget(reply.stream)
             if reply.stream.stop_type:
-                self._slots[reply.slot or 0].held = reply.length
+                self._slots[reply.slot or 0].held = reply.stream.total
         reply.cut()
 
     def _release(self, reply: GGUFReply) -> None:
-        """Take the reply's slot back, before anybody learns that it has ended: the next turn is to find its tokens there."""
+        """Take the reply's slot back; the next turn finds its tokens there."""
         self._pause(reply)
         slot = self._slots[reply.slot or 0]
         slot.busy = False
@@ -286,14 +279,14 @@ class CompletionScheduler:
     def _clear(self, slot: Slot, server: LlamaServer) -> None:
         slot.clearing, slot.forgotten, slot.visitor, slot.keys = True, False, None, ()
         try:
-            clearing = _Clearing(slot, CompletionStream(server, clearing_body(slot.number, self._begin)))
+            clearing = SlotClearing(slot, CompletionStream(server, clearing_body(slot.number, self._begin)))
         except ConnectionLost:
             self._died = self._died or not server.alive
             slot.clearing = False
             return
         self._streams.watch(clearing.stream, clearing)
 
-    def _cleared(self, clearing: _Clearing) -> None:
+    def _cleared(self, clearing: SlotClearing) -> None:
         self._streams.forget(clearing.stream)
         clearing.stream.close()
         clearing.slot.clearing = False

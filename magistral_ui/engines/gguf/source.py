@@ -9,25 +9,25 @@ from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.gguf.default_model import choose_gguf
 from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.devices import LlamaDevice
+from magistral_ui.engines.gguf.fitting import choose_gguf_plan
 from magistral_ui.engines.gguf.repository import fetch, is_gguf_repository
 from magistral_ui.engines.gguf.tekken import rebuild_tekken
 from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.errors import DeviceTooSmall, Message, ModelFilesBroken, ModelNotFound, unreadable
+from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound, unreadable
 from magistral_ui.models.cards import CARDS, DEMO, ModelCard, find_card
-from magistral_ui.models.folder import AUTO, DEMO_FOLDER, MAX_PATH_LENGTH, is_repository
-from magistral_ui.models.gguf_file import GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
+from magistral_ui.models.folder import AUTO, DEMO_FOLDER, is_repository
+from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
 from magistral_ui.models.gguf_folder import SUFFIX, holds_gguf, is_quantized_as, mmproj_beside, model_in
 from magistral_ui.models.gguf_header import is_gguf
 from magistral_ui.models.gguf_names import split_name
-from magistral_ui.models.gguf_plan import needed_gguf_bytes, plan_gguf
 from magistral_ui.models.gguf_types import FILE_TYPES
-from magistral_ui.models.memory import MemoryPlan, fits
+from magistral_ui.models.memory import MemoryPlan
 
 PRECISIONS = frozenset(FILE_TYPES.values())
 OWN_MIX = "UD-"
 """How quantizations begin that mix types in a way of their own: UD-Q4_K_XL."""
-REPOSITORY_SUFFIX = "-gguf"
+REPOSITORY_SUFFIXES = ("-gguf", "_gguf")
 CHOSEN_BY_HAND = "model_chosen_by_hand"
 
 
@@ -76,7 +76,7 @@ def _exists(path: Path) -> bool:
 
 def _is_known(repository: str) -> bool:
     name = repository.casefold()
-    if name.endswith(REPOSITORY_SUFFIX) or is_gguf_repository(repository):
+    if name.endswith(REPOSITORY_SUFFIXES) or is_gguf_repository(repository):
         return True
     return any(name == each.casefold() for card in CARDS.values() for each in card.gguf_repositories)
 
@@ -96,8 +96,8 @@ def find_gguf(
     """
     why = request.chosen_because
     if request.model in (None, AUTO):
-        chosen, why, precision = choose_gguf(device, request.precision, downloaded=request.model is None)
-        request = replace(request, model=chosen.key, precision=precision)
+        chosen = choose_gguf(device, request.precision, closing, downloaded=request.model is None)
+        why, request = chosen.why, replace(request, model=chosen.model, precision="auto")
     name = str(request.model)
     card = find_card(name)
     path = Path(name).expanduser()
@@ -192,21 +192,12 @@ def _source(
 
 def plan_fitting(name: str, facts: GGUFFacts, request: ModelRequest, device: LlamaDevice) -> MemoryPlan:
     """The memory plan of a model on `device`. Raises DeviceTooSmall if it does not fit."""
-    place, context = device.place, request.context_length
-    planned = plan_gguf(
+    return choose_gguf_plan(
+        name,
         facts.shape,
         facts.weights,
-        place,
+        device,
         kv_type=request.kv_type,
-        context=context,
+        context=request.context_length,
         recommended=facts.card.recommended_length,
-    )
-    if fits(facts.shape, planned, context):
-        return planned
-    raise DeviceTooSmall(
-        model=name,
-        precision=facts.quantization,
-        device=device.name,
-        free=round(sum(each.free for each in place.all) / 1e9, 1),
-        needed=round(needed_gguf_bytes(facts.shape, facts.weights, place.type, count=len(place.all)) / 1e9, 1),
     )

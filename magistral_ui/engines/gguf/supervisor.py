@@ -15,10 +15,11 @@ from typing import Any
 
 import psutil
 
-from magistral_ui.engines.base import Loading
 from magistral_ui.engines.gguf.child_process import ChildProcess
+from magistral_ui.engines.gguf.cpu_cores import usable_cores
 from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
-from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
+from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
+from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.errors import Message, ModelError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ POLL_SECONDS = 0.05
 PROPS_TIMEOUT = 60.0
 """Seconds for the first answer of a server that has just loaded, on a busy machine."""
 FAILURE_TIMEOUT = 10.0
-"""Seconds for the log of a child that has said that it failed to be whole."""
+"""Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
 HOST = "127.0.0.1"
@@ -58,8 +59,15 @@ class ServerSettings:
     """What to call the device in a message."""
     parts: tuple[Path, ...] = ()
     """All parts of a split model, to count their bytes; empty: `model` is all."""
-    warm_up: bool = True
-    """Whether a first token is computed before it serves, so that no visitor waits for the weights to be read."""
+    warm_up: bool | None = None
+    """Whether a token is computed before it serves; None: on a graphics card only, which prepares its kernels for it.
+
+    On a processor it takes as long as it saves: the weights are in memory already.
+    """
+
+    @property
+    def warms_up(self) -> bool:
+        return self.gpu_layers > 0 if self.warm_up is None else self.warm_up
 
     def told(self, key: str) -> dict[str, Any]:
         """What child.py is told."""
@@ -74,8 +82,23 @@ class ServerSettings:
             "gpu_layers": self.gpu_layers,
             "kv_type": self.kv_type,
             "threads": self.threads or usable_cores(),
-            "warm_up": self.warm_up,
+            "warm_up": self.warms_up,
         }
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files, by the names of the stages in which llama.cpp loads them."""
+        return {
+            "text_model": sum(size_of(each) for each in self.parts or (self.model,)),
+            "mmproj_model": size_of(self.mmproj) if self.mmproj else 0,
+        }
+
+    def read_ahead(self) -> tuple[Path, ...]:
+        """The files to read while the child maps them into its memory, which waits for the disk without telling how far it is.
+
+        None where they go to a graphics card, tensor by tensor, or where the memory is too small to hold them.
+        """
+        fits = self.sizes()["text_model"] <= psutil.virtual_memory().available
+        return (self.parts or (self.model,)) if fits and not self.gpu_layers else ()
 
     def names(self) -> ModelNames:
         """What messages call all this."""
@@ -130,7 +153,7 @@ class Supervisor:
         self._end_child()
         self._check_crashes()
         key = secrets.token_urlsafe(32)
-        progress = _LoadProgress(self._settings, self._report)
+        progress = LoadProgress(self._settings.sizes(), self._report, warm_up=self._settings.warms_up)
         with self._lock:
             if self._is_closing():
                 raise Cancelled
@@ -140,17 +163,17 @@ class Supervisor:
                 name = self._settings.names().model
                 raise ModelError("gguf_ended", model=name, reason=error.strerror or str(error)) from error
             self._child, self._serves = child, False
-        while not child.answered.wait(POLL_SECONDS):
-            if self._is_closing():
-                child.end()
-                raise Cancelled
+        with progress.reading(self._settings.read_ahead()):
+            while not child.answered.wait(POLL_SECONDS):
+                if self._is_closing():
+                    child.end()
+                    raise Cancelled
         host, port = self._address(child)
         props = self._props(child, host, port, key)
         with self._lock:
-            if self._is_closing() or not child.alive:
-                child.end()
-                raise Cancelled if self._is_closing() else self._reason(child)
-            self._serves = True
+            self._serves = child.alive and not self._is_closing()
+        if not self._serves:
+            raise self._failure(child)
         return LlamaServer(host, port, key, child.pid, props, child)
 
     def when_died(self, call: Callable[[Message], None]) -> None:
@@ -161,7 +184,7 @@ class Supervisor:
         self._listeners.append(call)
 
     def close(self) -> None:
-        """End the child, also while it loads; returns once it has ended, within a second."""
+        """End the child, also while it loads; returns once it has ended, in a fraction of a second unless it held much memory."""
         self._closed = True
         self._end_child()
 
@@ -184,14 +207,7 @@ class Supervisor:
         address = str((child.answer or {}).get("address", ""))
         host, separator, port = address.removeprefix("http://").rpartition(":")
         if not separator or not port.isdigit():
-            if child.answer:
-                child.logged.wait(FAILURE_TIMEOUT)
-            reason = self._reason(child)
-            child.end()
-            if self._is_closing():
-                raise Cancelled
-            log.warning("llama.cpp could not load the model: %s", "; ".join(child.tail()))
-            raise reason
+            raise self._failure(child)
         return host, int(port)
 
     def _props(self, child: ChildProcess, host: str, port: int, key: str) -> Mapping[str, Any]:
@@ -200,13 +216,21 @@ class Supervisor:
             connection.request("GET", "/props", headers={"Authorization": f"Bearer {key}"})
             props = json.loads(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException) as error:
-            child.wait(POLL_SECONDS)
-            reason = self._reason(child)
-            child.end()
-            raise (Cancelled() if self._is_closing() else reason) from error
+            raise self._failure(child) from error
         finally:
             connection.close()
         return props if isinstance(props, dict) else {}
+
+    def _failure(self, child: ChildProcess) -> ModelError | Cancelled:
+        """Why a child does not serve; it is ended."""
+        if not self._is_closing():
+            child.logged.wait(FAILURE_TIMEOUT)
+        reason = self._reason(child)
+        child.end()
+        if self._is_closing():
+            return Cancelled()
+        log.warning("llama.cpp could not load the model: %s", "; ".join(child.tail()))
+        return reason
 
     def _reason(self, child: ChildProcess) -> ModelError:
         folder = f"{self._settings.model.parent}{os.sep}"
@@ -223,44 +247,3 @@ class Supervisor:
             listeners = list(self._listeners)
         for call in listeners:
             call(self._last_reason)
-
-
-class _LoadProgress:
-    """What the child says about loading, as bytes of the model's files."""
-
-    def __init__(self, settings: ServerSettings, report: Report) -> None:
-        self._sizes = {
-            "text_model": sum(_size(each) for each in settings.parts or (settings.model,)),
-            "mmproj_model": _size(settings.mmproj) if settings.mmproj else 0,
-        }
-        self._report, self._warm_up = report, settings.warm_up
-        self._fractions: dict[str, float] = {}
-        self._done = 0
-        self._meter = Meter("reading", sum(self._sizes.values()), report)
-
-    def on_loading(self, payload: Mapping[str, Any]) -> None:
-        """Count what one line says, whose `value` goes from 0 to 1 for each of its `stages`."""
-        stage, value = payload.get("current"), payload.get("value")
-        if stage not in self._sizes or not isinstance(value, int | float):
-            return
-        self._fractions[stage] = min(1.0, max(float(value), self._fractions.get(stage, 0.0)))
-        done = int(sum(self._sizes[each] * part for each, part in self._fractions.items()))
-        if done > self._done:
-            self._meter.add(done - self._done)
-            self._done = done
-        stages = payload.get("stages") or [stage]
-        if self._warm_up and all(self._fractions.get(each) == 1.0 for each in stages):
-            self._report(Loading("warming_up"))
-
-
-def usable_cores() -> int:
-    """The physical cores that this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0

@@ -52,6 +52,8 @@ class EncodedPrompt:
     common: int = 0
     """Leading tokens that all visitors share: the beginning and the system prompt if it is the model's own, else 0."""
     per_message: dict[int, int] = field(default_factory=dict)
+    starts: dict[int, int] = field(default_factory=dict)
+    """Message id → where its tokens begin."""
     resumed: int = 0
     """Tokens at the end of the prompt that belong to the reply, which is resumed from them."""
 
@@ -241,6 +243,7 @@ class Tokenizer:
         self._append(out, [self._instruct.END_INST])
         if turns[-1].message is not None:
             out.per_message[turns[-1].message] = len(out.ids) - start
+            out.starts[turns[-1].message] = start
 
     def _append_assistant(self, out: EncodedPrompt, turn: AssistantTurn, visitor: str) -> None:
         ids = self._reply_ids(visitor, turn.reasoning, turn.answer, True)
@@ -250,6 +253,7 @@ class Tokenizer:
         self._append(out, [self.end_of_turn])
         if turn.message is not None:
             out.per_message[turn.message] = len(ids) + 1
+            out.starts[turn.message] = len(out.ids) - len(ids) - 1
 
     @cachedmethod(attrgetter("_replies"), lock=attrgetter("_lock"))
     def _reply_ids(self, visitor: str, reasoning: str | None, answer: str, closed: bool) -> list[int]:  # noqa: ARG002

@@ -28,7 +28,14 @@ from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import DownloadFailed, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import CARDS, ModelCard
 from magistral_ui.models.folder import is_commit
-from magistral_ui.models.gguf_header import MAX_HEADER_BYTES, GGUFCutOff, GGUFDamaged, GGUFHeader, read_header
+from magistral_ui.models.gguf_header import (
+    MAX_HEADER_BYTES,
+    GGUFCutOff,
+    GGUFDamaged,
+    GGUFHeader,
+    GGUFVersionUnknown,
+    read_header,
+)
 from magistral_ui.models.gguf_names import GGUFListing, ListedFile, Quantization, list_gguf
 
 log = logging.getLogger(__name__)
@@ -115,14 +122,14 @@ def read_hub_header(
         data += more
         try:
             header = read_header(io.BytesIO(data))
-        except GGUFCutOff as error:
-            if len(more) == length and len(data) < MAX_HEADER_BYTES:
-                continue
-            raise ModelFilesBroken(model=found.repository, file=file.name) from error
+        except GGUFVersionUnknown as error:
+            raise ModelFilesBroken("gguf_version", model=found.repository, file=file.name) from error
         except GGUFDamaged as error:
-            raise ModelFilesBroken(model=found.repository, file=file.name) from error
+            if isinstance(error, GGUFCutOff) and len(more) == length and len(data) < MAX_HEADER_BYTES:
+                continue
+            raise ModelFilesBroken("gguf_damaged", model=found.repository, file=file.name) from error
         if header.data_end > file.size:
-            raise ModelFilesBroken(model=found.repository, file=file.name)
+            raise ModelFilesBroken("gguf_damaged", model=found.repository, file=file.name)
         return header
 
 
@@ -179,17 +186,17 @@ def fetch_model(
     disable_progress_bars()  # the page shows the progress
     files = tuple(found.held(file) for file in chosen.files)
     model, repository = HeldModel(label=chosen.label, files=files, mmproj=mmproj), found.repository
-    record_model(repository, model)
-    grouped = list(_by_repository(model))
     with sentences(repository, model.commit):
+        record_model(repository, model)
+        grouped = list(_by_repository(model))
         parts = [(store, [file.large_file for file in files]) for store, files in grouped]
         fetch_parts(repository, parts, report, closing)
         for store, held in grouped:
             names = [glob.escape(file.name) for file in held]
             snapshot_download(store.repository, revision=store.commit, allow_patterns=names)
-    if not model.is_complete:
-        raise DownloadFailed("connection_lost", model=repository, host=constants.ENDPOINT)
-    forget_unfinished(repository, model)
+        if not model.is_complete:
+            raise DownloadFailed("connection_lost", model=repository, host=constants.ENDPOINT)
+        forget_unfinished(repository, model)
     record(repository, model.commit)
     return model
 

@@ -151,7 +151,7 @@ def forget_unfinished(repository: str, model: HeldModel) -> None:
 
 def delete_model(repository: str, label: str) -> None:
     """Delete a model, and its projector unless another recorded model has the same; what others share or made stays."""
-    with _locked(repository):
+    with suppress(OSError), _locked(repository):
         models = recorded_models(repository)
         gone = [each for each in models if each.has_label(label)]
         _write(repository, [each for each in models if each not in gone])

@@ -172,6 +172,9 @@ def _fetch(repository: str, url: str, file: LargeFile, store: BlobStore, meter: 
     if store.has(file):  # another process has downloaded it
         meter.add(file.size)
         return
+    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the Hub serves no larger ones in this way
+        reason = f"{file.name}: {round(file.size / 1e9)} GB > {round(constants.MAX_HTTP_DOWNLOAD_SIZE / 1e9)} GB"
+        raise DownloadFailed(model=repository, reason=reason)
     if _size(partial) > file.size:
         partial.unlink()
     with partial.open("ab") as out:

@@ -150,8 +150,7 @@ class ModelLibrary:
     def remove(self, key: str) -> None:
         """Delete all of a model that this app may delete. Raises ModelRefused for the one that is in use."""
         entry = self._named(key)
-        used = {name.casefold() for name in self._in_use()}
-        if used & {entry.name.casefold(), entry.repository.casefold()}:
+        if _is_used(entry, {name.casefold() for name in self._in_use()}):
             raise ModelRefused("model_in_use")
         with self._lock:
             held = self._downloads.get(entry.name)
@@ -275,6 +274,13 @@ class ModelLibrary:
         record(entry.repository, snapshot.commit)
         delete_partial(entry.repository)
         return True
+
+
+def _is_used(entry: LibraryEntry, names: Collection[str]) -> bool:
+    """Whether `names` has the entry, or its repository without a quantization, so that any may be meant."""
+    name, repository = entry.name.casefold(), entry.repository.casefold()
+    is_named = any(each.startswith(f"{repository}:") for each in names)
+    return name in names or (repository in names and not is_named)
 
 
 def _delete(entry: LibraryEntry) -> None:

@@ -7,6 +7,8 @@ import { precisionHelp, precisionText } from "./model_precision.js";
 
 /** @import { Message, ModelInfo, ModelValue } from "./types.js" */
 
+const LAST_COMMAND = /pip install [\w .:/=<>-]+(?=\u2069?$)/; // at the end of a text, which in Arabic isolates it
+
 /**
  * Whether a failure is that of a model server, so that nothing was to be loaded here.
  * @param {string | undefined} key
@@ -27,9 +29,9 @@ export const notices = (messages) =>
  */
 export function withCommand(message) {
   const text = sentence(message);
-  const command = message.values?.command;
-  const at = command ? text.indexOf(command) : -1;
-  if (at < 0) return [text];
+  const command = message.values?.command ?? text.match(LAST_COMMAND)?.[0];
+  if (!command) return [text];
+  const at = text.indexOf(command);
   const button = actionButton("copy-command", "turn_copy", { done: "turn_copied" });
   button.addEventListener("click", async () => {
     await copy(command);

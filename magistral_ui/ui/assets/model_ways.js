@@ -26,13 +26,13 @@ export function drawWays(choosing) {
   const kinds = [model.ways.filter(isGGUF), model.ways.filter((way) => !isGGUF(way))];
   if (best && !isGGUF(best)) kinds.reverse();
   const present = kinds.filter((ways) => ways.length);
-  const drawn = present.map((ways) => drawKind(ways, present.length > 1, choosing));
+  const drawn = present.map((ways) => drawKind(ways, present.length > 1 || isGGUF(ways[0]), choosing));
   return make("fieldset", { class: "ways" }, make("legend", {}, t("models_ways")), ...drawn);
 }
 
 /**
  * @param {ModelWay[]} ways of one kind
- * @param {boolean} isNamed whether there are ways of the other kind
+ * @param {boolean} isNamed
  * @param {Choosing} choosing
  */
 function drawKind(ways, isNamed, choosing) {

@@ -1,6 +1,7 @@
 """The engine for GGUF files with the demo model, and requests to it."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from magistral_ui.chat.conversation import Conversation
@@ -8,6 +9,7 @@ from magistral_ui.chat.events import Event, Finished
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Engine, GenerationRequest, Loading, ModelRequest, Ready
+from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.devices import find_llama_device
 from magistral_ui.engines.gguf.engine import GGUFEngine, LoadGGUF
@@ -64,6 +66,21 @@ def ask(
     engine: Engine, said: Conversation | str, resume: Resume | None = None, visitor: str = "ann", **params: object
 ) -> list[Event]:
     return all_events(engine.submit(request(engine, said, resume, visitor, **params)))
+
+
+class ActsAt(Generation):
+    """A reply on which somebody acts as soon as it has `count` events of a kind."""
+
+    def __init__(self, kinds: tuple[type, ...], count: int, act: Callable[[Generation], None]) -> None:
+        super().__init__()
+        self._kinds, self._left, self._act = kinds, count, act
+
+    def put(self, event: Event) -> None:
+        super().put(event)
+        self._left -= isinstance(event, self._kinds)
+        if self._left == 0:
+            self._left -= 1
+            self._act(self)
 
 
 def finished(events: list[Event]) -> Finished:

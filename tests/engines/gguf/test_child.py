@@ -210,5 +210,9 @@ def test_it_ends_when_it_is_told_nothing() -> None:
     assert ended.returncode != 0
 
 
+def test_a_crash_writes_no_core(server: LlamaServer) -> None:
+    assert psutil.Process(server.pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
+
+
 def test_a_log_line_is_printable() -> None:
     assert printable("a\x1b[31m\tb\x00\r\n") == "a [31m b"

@@ -5,6 +5,7 @@ import random
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -98,6 +99,17 @@ def test_those_who_wait_go_on_after_a_restart(engine: GGUFEngine) -> None:
     assert [type(ended(each)) for each in writing] == [Failed, Failed]
     assert isinstance(ended(waiting), Finished)
     assert (waiting.reasoning, waiting.answer) == whole
+
+
+def test_a_reply_that_is_asked_for_at_the_moment_of_a_crash_is_written(engine: GGUFEngine) -> None:
+    for _ in range(5):
+        pid = pid_of(engine)
+        kill(engine)
+        with suppress(NotReady):  # it has been noticed already
+            generation = engine.submit(request(engine, SUM))
+            assert isinstance(ended(generation), Finished)
+            assert "752" in generation.answer
+        until(lambda pid=pid: restarted(engine, pid))  # type: ignore[misc]
 
 
 def test_while_it_starts_again_the_status_says_so(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:

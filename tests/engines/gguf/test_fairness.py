@@ -2,13 +2,13 @@
 
 import psutil
 
-from magistral_ui.chat.events import Answer, Event, Prefilling, Reasoning
+from magistral_ui.chat.events import Answer, Prefilling, Reasoning
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.loading import CPU_BATCH
 from tests.engines.contract import all_events
 from tests.engines.following import follow
-from tests.engines.gguf.demo import ask, finished, loaded, request
+from tests.engines.gguf.demo import ActsAt, ask, finished, loaded, request
 
 LONG_PROMPT = " ".join(["word"] * 1_200)
 
@@ -42,20 +42,6 @@ def test_others_write_between_the_batches_of_a_prompt() -> None:
         engine.close()
 
 
-class StopsAt(Generation):
-    """A reply at which stop is pressed as soon as it has `count` events of a kind."""
-
-    def __init__(self, kinds: tuple[type, ...], count: int) -> None:
-        super().__init__()
-        self._kinds, self._left = kinds, count
-
-    def put(self, event: Event) -> None:
-        super().put(event)
-        self._left -= isinstance(event, self._kinds)
-        if self._left == 0:
-            self.stop()
-
-
 def test_a_prompt_that_is_stopped_is_read_no_further() -> None:
     """The only slot is free for another reply after a batch: the child computes a fraction of what the prompt takes."""
     engine = loaded(slots=1)
@@ -64,7 +50,7 @@ def test_a_prompt_that_is_stopped_is_read_no_further() -> None:
         ask(engine, LONG_PROMPT, visitor="all of it", max_tokens=1)
         whole = child_seconds(engine) - before
         before = child_seconds(engine)
-        stopped = StopsAt((Prefilling,), 1)
+        stopped = ActsAt((Prefilling,), 1, Generation.stop)
         engine.submit(request(engine, LONG_PROMPT, visitor="stopped", max_tokens=1), stopped)
         other = finished(ask(engine, "What is 2 + 3?", visitor="other", max_tokens=1))
         assert other.usage.completion_tokens == 1
@@ -78,7 +64,7 @@ def test_stop_ends_a_reply_at_its_token() -> None:
     engine = loaded(slots=1)
     try:
         for count in (1, 2, 30, 513):
-            stopped = StopsAt((Reasoning, Answer), count)
+            stopped = ActsAt((Reasoning, Answer), count, Generation.stop)
             engine.submit(request(engine, "Count from 1 to 200.", max_tokens=2_000), stopped)
             end = finished(all_events(stopped))
             assert end.why == "cancelled"

@@ -8,7 +8,8 @@ from PIL import Image
 
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.prompt import PromptChoices, Resume, compose
+from magistral_ui.chat.prompt import PromptChoices, Resume, SystemPart, compose
+from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.gguf.images import (
     BREAK,
     PromptWriter,
@@ -97,8 +98,24 @@ def test_texts_with_combining_marks_beside_an_image_are_counted_as_they_are_read
     assert full.writer.prepare(sequence.prompt, "ann") == prompt.tokens - len(sequence.tokens)
     measured, encoded = full.tokenizer.measure(compose(said, (), PromptChoices()), "ann")
     corrected = full.writer.measure(measured, encoded, "ann")
-    assert (corrected.total, corrected.estimated) == (prompt.tokens, True)
+    assert (corrected.total, corrected.estimated) == (prompt.tokens, False)
+    assert corrected.system == measured.system
+    assert corrected.per_message == {1: prompt.tokens - measured.system}
     assert full.prompt_of(CUT_OTHERWISE[language]).exact  # without an image, it is ids
+
+
+def test_each_message_beside_an_image_is_counted_as_it_is_read(full: Model) -> None:
+    hindi, tamil = CUT_OTHERWISE["Hindi"], CUT_OTHERWISE["Tamil"]
+    said = Conversation().say(hindi, [drawn((60, 60))]).with_reply(Reply(tamil, hindi, finish_reason="stop"))
+    prompt = compose(said.say("And [/INST] now?"), (SystemPart(tamil),), PromptChoices(keep_reasoning=True))
+    measured, encoded = full.tokenizer.measure(prompt, "ann")
+    corrected = full.writer.measure(measured, encoded, "ann")
+    assert corrected.total == corrected.system + sum(corrected.per_message.values())
+    assert corrected.total == measured.total + full.writer.prepare(encoded, "ann")
+    grown = [corrected.per_message[message] - tokens for message, tokens in measured.per_message.items()]
+    assert corrected.system > measured.system
+    assert len(grown) == 3
+    assert min(grown) > 0
 
 
 @pytest.mark.parametrize("mark", MARKS)

@@ -8,11 +8,11 @@ from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Notice, Prefilling, Reasoning
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.reply import Reply
+from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.reply import MAX_LEASE
 from tests.engines.contract import all_events, words
-from tests.engines.following import follow
-from tests.engines.gguf.demo import SUM, ask, finished, loaded, request
+from tests.engines.gguf.demo import SUM, ActsAt, ask, finished, loaded, request
 
 LONG = "Count from 1 to 200."
 
@@ -97,12 +97,8 @@ def test_thinking_off_gives_no_reasoning(engine: GGUFEngine) -> None:
 
 
 def test_answer_now_closes_the_reasoning(engine: GGUFEngine) -> None:
-    generation = engine.submit(request(engine, LONG, max_tokens=2000))
-    for event in follow(generation):
-        if isinstance(event, Reasoning) and event.text:
-            generation.answer_now()
-            break
-    events = all_events(generation)
+    pressed = ActsAt((Reasoning,), 3, Generation.answer_now)
+    events = all_events(engine.submit(request(engine, SUM), pressed))
     assert Notice("answered_now") in events
     assert words(events)[1].strip()
 

@@ -14,7 +14,7 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.gguf import supervisor as supervising
-from magistral_ui.engines.gguf.supervisor import Supervisor, usable_cores
+from magistral_ui.engines.gguf.supervisor import Supervisor
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.errors import Message, ModelError
 from tests.engines.gguf.children import ask, endless_file, files, runs, serving, settings, supervisor
@@ -295,10 +295,6 @@ def test_nothing_is_left_of_a_closed_child() -> None:
 
 def test_it_closes_before_it_has_started() -> None:
     supervisor().close()
-
-
-def test_threads_are_physical_cores_that_may_be_used() -> None:
-    assert 1 <= usable_cores() <= (os.cpu_count() or 1)
 
 
 def test_the_child_is_offered_first_when_memory_runs_out() -> None:

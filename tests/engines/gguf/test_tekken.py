@@ -18,6 +18,7 @@ from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import DEMO_FOLDER
 from magistral_ui.models.gguf_file import header_of, read_mmproj
 from magistral_ui.models.gguf_header import TOKENS, GGUFHeader
+from tests.engines.gguf.full_vocabulary import write_full_vocabulary
 
 ALPHABET = (
     "aZ é ñ ß İ ı 1٣ ④ \n\r\n\t\u00a0\u2003 [INST]</s>[THINK]<s> हिन्दी বাংলা தமிழ் ไทย עִבְ نَصّ 日本 한국 "
@@ -54,9 +55,21 @@ def test_it_is_the_original_but_for_what_nobody_reads(header: GGUFHeader) -> Non
     assert original["config"]["pattern"] == PATTERN
 
 
-def test_three_hundred_odd_texts_have_the_same_ids(header: GGUFHeader) -> None:
-    made = MistralTokenizer.from_file(str(rebuild_tekken(header, None, "demo"))).instruct_tokenizer.tokenizer
-    original = MistralTokenizer.from_file(str(DEMO_FOLDER / "tekken.json")).instruct_tokenizer.tokenizer
+@pytest.fixture(scope="module", params=["the demo's tokens", "all of Mistral's tokens"])
+def tekken_and_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A tokenizer, and a GGUF file with its vocabulary."""
+    model, mmproj = demo_files()
+    if request.param == "the demo's tokens":
+        return DEMO_FOLDER / "tekken.json", model
+    folder = tmp_path_factory.mktemp("full")
+    write_full_vocabulary(folder, mmproj)
+    return folder / "tekken.json", folder / "model.gguf"
+
+
+def test_three_hundred_odd_texts_have_the_same_ids(tekken_and_file: tuple[Path, Path]) -> None:
+    tekken, model = tekken_and_file
+    rebuilt = rebuild_tekken(header_of(model), None, model.name)
+    made, original = (MistralTokenizer.from_file(str(each)).instruct_tokenizer.tokenizer for each in (rebuilt, tekken))
     odd = random.Random(1)
     pieces = [*ALPHABET, *ALPHABET.split(" ")]
     for _ in range(300):
