@@ -1,4 +1,4 @@
-"""Chooses the quantization of a GGUF model by memory plans, if nobody names one; it reads no file and plans nothing itself."""
+"""Chooses the quantization of a GGUF model by memory plans if none is named; it reads no file and makes no plan itself."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,14 +59,14 @@ def choose_quantization(shape: ModelShape, planned: Sequence[PlannedQuantization
 
 
 def _limit(planned: Sequence[PlannedQuantization]) -> int:
-    """The longest context: if several reach it, it is one that was asked for or that the model has."""
+    """The context that was asked for, or the model's own, if that is why several plans have the same; else no limit."""
     contexts = [each.plan.context for each in planned]
     longest = max(contexts, default=0)
     return longest if len(contexts) == 1 or contexts.count(longest) > 1 else GOOD_CONTEXT
 
 
 def _is_fast(shape: ModelShape, each: PlannedQuantization) -> bool:
-    """Whether a processor reads the weights fast enough; where no usual quantization is, at least none that is slower yet."""
+    """Whether a processor reads the weights fast enough; of larger models, 4-bit quantizations count as such."""
     return each.quantization.bytes <= MAX_CPU_BYTES or _bits(shape, each) <= FAST_BITS
 
 

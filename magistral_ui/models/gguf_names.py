@@ -14,7 +14,7 @@ _PART = re.compile(r"-(\d{5})-of-(\d{5})$", re.ASCII)
 _MMPROJ = re.compile(r"(?:^|[-._])mmproj(?:[-._]|$)", re.ASCII | re.IGNORECASE)
 _IMATRIX = re.compile(r"imatrix", re.IGNORECASE)
 _MMPROJ_TYPES = ("bf16", "f16", "fp16", "f32", "fp32")
-"""Of projectors, the one to prefer first: they are small, and bfloat16 is what the towers are published in."""
+"""Types of projectors in order of preference: they are small, and the vision towers are published in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,7 @@ class GGUFListing:
 
 
 def list_gguf(repository: str, files: Iterable[ListedFile]) -> GGUFListing:
-    """What GGUF files there are among `files`; those with a name that no file may have are left out, and so are files of
-    importance matrices and models of which a part is missing."""
+    """The GGUF files among `files`, grouped. Unsafe names, importance matrices and models that lack a part are left out."""
     found = [file for file in files if file.name.casefold().endswith(".gguf") and is_safe_path(file.name)]
     models = _models([file for file in found if not _MMPROJ.search(_stem(file)) and not _IMATRIX.search(_stem(file))])
     main = _main_base([_split_stem(stem)[0] for stem in models], repository)
@@ -123,7 +122,7 @@ def _models(files: list[ListedFile]) -> dict[str, tuple[ListedFile, ...]]:
 
 
 def _main_base(bases: list[str], repository: str) -> str:
-    """The name of the model that the repository is for: the one with most quantizations, then the one named like it."""
+    """The name of the repository's main model: the one with the most quantizations, or else the one named like it."""
     counts = Counter(base.casefold() for base in bases)
     own = repository.rpartition("/")[2].casefold()
     return max(counts, key=lambda base: (counts[base], bool(base) and base in own, base), default="")

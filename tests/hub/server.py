@@ -4,7 +4,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -93,6 +93,10 @@ def describe(path: Path) -> dict[str, object]:
 
 class Handler(Answering):
     hub: Hub
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that has read enough closes the connection
+            super().handle()
 
     def do_HEAD(self) -> None:
         self.do_GET()

@@ -1,4 +1,4 @@
-"""Downloading, against the Hub's real client: what is fetched, what goes on after a break, and what each failure says."""
+"""Downloading, against the Hub's real client: what is fetched, what resumes after a break, and what each failure says."""
 
 import hashlib
 import os

@@ -127,6 +127,19 @@ def test_a_projector_that_another_repository_s_model_needs_stays(models: ModelLi
     assert not list(Path(constants.HF_HUB_CACHE).glob("models--*"))
 
 
+def test_where_there_are_no_symbolic_links(models: ModelLibrary, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on most Windows computers."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_SYMLINKS", True)
+    complete(models, Q4)
+    complete(models, Q8)
+    assert entry(models, Q4).on_disk == 1_000_000
+    assert cached_bytes() == 0, "no file is there twice"
+    models.remove(Q4)
+    assert held() == ["Magistral-Small-2509-Q8_0.gguf", "mmproj-BF16.gguf"]
+    models.remove(Q8)
+    assert not list(Path(constants.HF_HUB_CACHE).glob("models--*"))
+
+
 def test_what_is_in_use_is_not_removed(models: ModelLibrary) -> None:
     complete(models, Q4)
     complete(models, Q8)

@@ -307,7 +307,7 @@ def test_a_full_disk_is_known_before_anything_is_fetched(
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.partial"))
 
 
-def test_a_file_that_is_too_large_for_the_hub_s_way_is_said(
+def test_a_file_too_large_for_plain_downloads_is_refused(
     repository: Repository, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 300_000)

@@ -96,7 +96,7 @@ class ChildProcess:
     def _tell(self, told: Mapping[str, Any]) -> None:
         stream = self._process.stdin
         assert stream is not None
-        with suppress(OSError):  # it has ended already; its log says why
+        with suppress(OSError, ValueError):  # it has ended already; its log says why
             stream.write(json.dumps(told).encode() + b"\n")
             stream.flush()
 

@@ -1,4 +1,4 @@
-"""What the list of models needs to know of GGUF models and copies before their files are here; it downloads nothing."""
+"""Names and estimated sizes of GGUF models and quantized copies, also before they are downloaded; it downloads nothing."""
 
 from collections.abc import Iterable, Iterator
 

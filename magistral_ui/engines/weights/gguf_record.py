@@ -109,7 +109,7 @@ def repository_folder(repository: str) -> Path:
 
 
 def recorded_models(repository: str) -> list[HeldModel]:
-    """The GGUF models of a repository whose download was begun here, the latest last; one of them at several commits, maybe."""
+    """The GGUF models of a repository that were downloaded here, or begun, the latest last; some at several commits."""
     try:
         return _MODELS.validate_json((repository_folder(repository) / RECORD_FILE).read_bytes())
     except (OSError, ValidationError):
@@ -117,7 +117,7 @@ def recorded_models(repository: str) -> list[HeldModel]:
 
 
 def recorded_model(repository: str, label: str) -> HeldModel | None:
-    """The model of that label as it was downloaded last, complete at best."""
+    """The model of that label: the latest complete download, or else the latest one."""
     found = [each for each in reversed(recorded_models(repository)) if each.has_label(label)]
     return next((each for each in found if each.is_complete), found[0] if found else None)
 
@@ -140,7 +140,7 @@ def record_model(repository: str, model: HeldModel) -> None:
 
 
 def forget_unfinished(repository: str, model: HeldModel) -> None:
-    """Delete what is left of downloads of the same model at other commits, now that it is complete."""
+    """Delete unfinished downloads of the same model at other commits, now that it is complete."""
     with _locked(repository):
         models = recorded_models(repository)
         stale = [each for each in models if each.has_label(model.label) and each != model and not each.is_complete]
@@ -150,7 +150,7 @@ def forget_unfinished(repository: str, model: HeldModel) -> None:
 
 
 def delete_model(repository: str, label: str) -> None:
-    """Delete a model, and its projector unless another recorded model has the same; what others share or made stays."""
+    """Delete a model, and its projector unless another recorded model uses it; other programs' files stay."""
     with suppress(OSError), _locked(repository):
         models = recorded_models(repository)
         gone = [each for each in models if each.has_label(label)]
@@ -180,7 +180,7 @@ def _write(repository: str, models: list[HeldModel]) -> None:
 
 
 def _delete_unused(repository: str, models: Iterable[HeldModel]) -> None:
-    """Delete the files of `models` that no recorded model has, of any repository: they may share a projector."""
+    """Delete the files of `models`, except those that a recorded model of any repository uses: a projector may be shared."""
     kept = {file for name in recorded_repositories() for model in recorded_models(name) for file in model.all_files}
     gone = {file for model in models for file in model.all_files} - kept
     for file in gone:
@@ -189,7 +189,7 @@ def _delete_unused(repository: str, models: Iterable[HeldModel]) -> None:
     for each in {repository, *(file.repository for file in gone)}:
         folder = repository_folder(each)
         blobs = {file.sha256 for file in gone if file.repository == each}
-        if not holds_safetensors(each):  # of a download that noticed late that it was to end
+        if not holds_safetensors(each):  # left by a download that stopped late
             blobs |= {partial.stem for partial in folder.glob("blobs/*.partial")}
         blobs -= {file.sha256 for file in kept if file.repository == each}
         linked = {link.resolve().name for link in folder.glob("snapshots/**/*") if link.is_symlink()}

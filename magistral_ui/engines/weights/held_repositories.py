@@ -1,4 +1,4 @@
-"""Knows which repositories have run here or are complete, GGUF files aside; it looks again only after a change."""
+"""Knows which repositories have run here or are complete, except for GGUF files; it checks again only after a change."""
 
 from collections.abc import Iterator
 

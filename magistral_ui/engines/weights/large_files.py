@@ -34,7 +34,7 @@ MIN_FREE_BYTES = 2**28
 """Disk space left free after a download."""
 PARTIAL_CONTENT = 206
 READ_ATTEMPTS = 3
-"""How often a part of a file is asked for if the connection breaks."""
+"""Attempts to read a part of a file if the connection breaks."""
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -172,7 +172,7 @@ def _fetch(repository: str, url: str, file: LargeFile, store: BlobStore, meter: 
     if store.has(file):  # another process has downloaded it
         meter.add(file.size)
         return
-    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the Hub serves no larger ones in this way
+    if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:  # the Hub serves larger files by its own protocol only
         reason = f"{file.name}: {round(file.size / 1e9)} GB > {round(constants.MAX_HTTP_DOWNLOAD_SIZE / 1e9)} GB"
         raise DownloadFailed(model=repository, reason=reason)
     if _size(partial) > file.size:

@@ -60,11 +60,11 @@ class LibraryEntry:
     """How long what is missing would take at the rate last seen."""
     failure: Message | None = None
     quantization: str = ""
-    """Of a GGUF model: as it is named in the repository. There may be entries of others."""
+    """Of a GGUF model, as its repository names it; each quantization is an entry of its own."""
 
     @property
     def name(self) -> str:
-        """What tells it from all others."""
+        """The repository's name, or `owner/repo:QUANT`; unique among the entries."""
         return f"{self.repository}:{self.quantization}" if self.quantization else self.repository
 
 
@@ -79,7 +79,7 @@ class _Download:
     then: Callable[[], None] | None = None
     """What to do once it is complete."""
     ended: bool = False
-    """Whether nothing more is done for it, not even what comes then."""
+    """Whether it is over, including the call of `then`."""
     removed: bool = False
     """Whether its files are to be deleted, also those that it still writes."""
 
@@ -214,7 +214,7 @@ class ModelLibrary:
         return self._made(LibraryEntry(name, repository, None, state, done, done, total, quantization=label))
 
     def _made(self, entry: LibraryEntry) -> LibraryEntry:
-        """`entry` with the time that its download takes, and why it failed."""
+        """`entry` with the time that its download takes, and the reason if it failed."""
         held, left = self._downloads.get(entry.name), entry.total - entry.done
         return replace(
             entry,

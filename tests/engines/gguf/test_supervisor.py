@@ -282,6 +282,7 @@ def test_a_closing_app_ends_a_child_that_loads(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_closed_child() -> None:
+    supervisor().close()  # also before it has started
     threads, found = threading.active_count(), supervisor()
     server = found.start()
     found.close()
@@ -291,10 +292,6 @@ def test_nothing_is_left_of_a_closed_child() -> None:
     until(lambda: threading.active_count() <= threads, "a thread is left")
     with pytest.raises(Cancelled):
         found.start()
-
-
-def test_it_closes_before_it_has_started() -> None:
-    supervisor().close()
 
 
 def test_the_child_is_offered_first_when_memory_runs_out() -> None:
