@@ -60,7 +60,13 @@ def main() -> int:
         if settings.plan:
             from magistral_ui.plan_command import print_plan
 
-            print_plan(settings)
+            print_plan(
+                settings.model,
+                settings.device,
+                threads=settings.threads,
+                kv_type=settings.kv_type,
+                context=settings.context,
+            )
             return 0
         if settings.model and settings.engine == "local":
             check_name(settings.model, settings.precision)

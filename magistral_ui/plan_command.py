@@ -11,25 +11,27 @@ from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.gguf_file import inspect_gguf
 from magistral_ui.models.gguf_folder import mmproj_beside
 from magistral_ui.models.plan_table import file_lines, ladder_lines, machine_lines
-from magistral_ui.settings import Settings
 
 
-def print_plan(settings: Settings) -> None:
+def print_plan(
+    model: str | None,
+    device: str = "auto",
+    *,
+    threads: int | None = None,
+    kv_type: str = "auto",
+    context: int | None = None,
+) -> None:
     """Print what fits on common hardware, at once; then what fits on this machine, and how fast, which libraries are asked.
 
-    With a GGUF file as the model: that file's plan, from its header.
+    With a GGUF file as the `model`: that file's plan, from its header.
     """
-    if settings.model and Path(settings.model).expanduser().is_file():
-        print_file_plan(settings, Path(settings.model).expanduser())
+    if model and (file := Path(model).expanduser()).is_file():
+        _print_file_plan(file, device, kv_type, context)
         return
     for line in ladder_lines(torch=has_torch(), gguf=has_llama_cpp()):
         print(line)
     sys.stdout.flush()
-    machine = find_machine(settings.device)
-    if machine.torch is not None and settings.threads:
-        import torch
-
-        torch.set_num_threads(settings.threads)
+    machine = find_machine(device, threads)
     for line in machine_lines(
         machine.name,
         machine.place,
@@ -47,20 +49,20 @@ def print_plan(settings: Settings) -> None:
         print("\n" + text("plan_copies", count=count, size=f"{size / 2**30:.1f}", folder=str(copies_folder())))
 
 
-def print_file_plan(settings: Settings, file: Path) -> None:
+def _print_file_plan(file: Path, wanted: str, kv_type: str, context: int | None) -> None:
     """Print how this machine's memory would be divided for a GGUF file; nothing but headers is read."""
     facts, _ = inspect_gguf(file)
     if (beside := mmproj_beside(file, facts.shape.hidden, facts.name)) is not None:
         facts = facts.with_mmproj(beside[1])
-    device = find_llama_device(settings.device)
+    device = find_llama_device(wanted)
     place = device.place
     planned = choose_gguf_plan(
         facts.name,
         facts.shape,
         facts.weights,
         device,
-        kv_type=settings.kv_type,
-        context=settings.context,
+        kv_type=kv_type,
+        context=context,
         recommended=facts.card.recommended_length,
     )
     name, free, total = device.name, f"{place.free / 2**30:.1f}", f"{place.total / 2**30:.1f}"

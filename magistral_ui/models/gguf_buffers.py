@@ -16,8 +16,8 @@ POOL_STEP = 256
 """llama.cpp rounds the pool of keys and values up to this many tokens."""
 MASK_BYTES = 2
 """Bytes of the attention mask for a token of the batch and one of the pool."""
-PROCESS_BYTES = 2**26
-"""What the child process holds beside all this: 33 MiB with a vocabulary of 131,072 tokens, more with many threads."""
+PROCESS_BYTES = 3 * 2**25
+"""What the child process holds beside all this: 80 MiB with Mistral's vocabulary, a little more with many threads."""
 
 
 def batch_of(type: str) -> int:

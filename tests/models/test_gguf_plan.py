@@ -118,7 +118,7 @@ def test_a_token_of_magistral_takes_160_kib_or_85_in_q8_0() -> None:
         (card(96, type="mps"), "24B", "BF16", 128, "f16"),  # 128 GB
         (computer(13, 16), "3B", "Q4_K_M", 40, "f16"),
         (computer(13, 16), "8B", "Q4_K_M", 38, "q8_0"),
-        (computer(13, 16), "14B", "Q4_K_M", 18, "q8_0"),
+        (computer(13, 16), "14B", "Q4_K_M", 17, "q8_0"),
         (computer(13, 16), "24B", "Q4_K_M", 0, ""),
         (computer(28, 32), "24B", "Q4_K_M", 38, "f16"),
         (computer(56, 64), "24B", "Q8_0", 40, "f16"),

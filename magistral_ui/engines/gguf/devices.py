@@ -57,7 +57,8 @@ class LlamaDevice:
     def place(self) -> DeviceBudget:
         """As the memory plan counts it; `type` is `cpu`, `cuda` (also ROCm), `mps` (Metal) or `gpu` (all others)."""
         others = tuple(each.place for each in self.others)
-        return DeviceBudget(PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others)
+        host = psutil.virtual_memory().available if self.kind == "gpu" else 0
+        return DeviceBudget(PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others, host=host)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Neither library needs to be installed, and neither is imported unless it is.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -29,12 +30,18 @@ if TYPE_CHECKING:
 
 def has_torch() -> bool:
     """Whether the libraries that run models in safetensors are installed."""
-    return all(find_spec(name) is not None for name in ("torch", "transformers"))
+    return _is_installed("torch") and _is_installed("transformers")
 
 
 def has_llama_cpp() -> bool:
     """Whether the library that runs GGUF files is installed."""
-    return find_spec("xllamacpp") is not None
+    return _is_installed("xllamacpp")
+
+
+def _is_installed(library: str) -> bool:
+    with suppress(ImportError):
+        return find_spec(library) is not None
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +116,17 @@ class Machine:
         return candidates(self.place, self.precisions, self.good, pace, family, self.gguf, held)
 
     def choose_default(self, pace: Pace = no_pace, held: Held | None = None) -> DefaultModel:
-        """The best model, of those that are `held` if that is given; the demo model if none runs well."""
+        """The best model, of those that are `held` if that is given; the demo model if none runs well.
+
+        `pace` is asked only where it matters.
+        """
+
+        def needed(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+            return pace(shape, precision) if self.may_be_slow(precision) else (None, False)
+
         on_gpu = self.place.type != "cpu" or (self.llama is not None and self.llama.kind == "gpu")
         return choose(
-            self.candidates(pace, held=held), self.candidates, on_gpu=on_gpu, hindered=self.hindrance is not None
+            self.candidates(needed, held=held), self.candidates, on_gpu=on_gpu, hindered=self.hindrance is not None
         )
 
     def may_be_slow(self, precision: str) -> bool:
@@ -159,13 +173,14 @@ class Machine:
         return (measured, True) if measured else (estimated_pace(shape, precision, self), False)
 
 
-def find_machine(wanted: str = "auto") -> Machine:
-    """The devices for `--device wanted`; BadSetting if no installed library can use it."""
+def find_machine(wanted: str = "auto", threads: int | None = None) -> Machine:
+    """The devices for `--device wanted`; BadSetting if no installed library can use it. `threads` are for torch."""
     found = None
     if has_torch():
         with IMPORTING:  # the engine's thread imports the same libraries
-            from magistral_ui.engines.weights.devices import find_device
+            from magistral_ui.engines.weights.devices import find_device, use_threads
 
+        use_threads(threads)
         found = find_device(wanted)
     return Machine(found, _find_llama(wanted, needed=found is None) if has_llama_cpp() else None)
 

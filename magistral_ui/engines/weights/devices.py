@@ -111,6 +111,12 @@ def find_device(wanted: str = "auto") -> Device:
     raise BadSetting("device_not_here", name="--device", value=wanted)
 
 
+def use_threads(count: int | None) -> None:
+    """How many of the processor's threads torch takes; None leaves that to torch."""
+    if count:
+        torch.set_num_threads(count)
+
+
 def look_again(device: Device) -> Device:
     if device.type != "cuda":
         now = find_device(device.type)
