@@ -5,7 +5,7 @@ from dataclasses import replace
 from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp
 from magistral_ui.engines.weights.gguf_entries import held_quantizations
-from magistral_ui.engines.weights.pinned_revision import is_complete
+from magistral_ui.engines.weights.held_repositories import is_complete
 from magistral_ui.models.cards import FAMILY
 from magistral_ui.models.folder import AUTO
 from magistral_ui.models.ladder import Held
