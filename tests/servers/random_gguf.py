@@ -37,9 +37,6 @@ SCALES_AT = {
     "Q8_0": (0,),
 }
 """Where in a block of each type its 16-bit scales are."""
-PLAIN = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-"""The bytes that vocabularies of GPT-2's kind spell as themselves; the others are the signs from 256 on, in their order."""
-SIGNS = [chr(byte if byte in PLAIN else 256 + sum(n not in PLAIN for n in range(byte))) for byte in range(256)]
 
 
 def main() -> None:
@@ -135,21 +132,6 @@ def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     out.add_pad_token_id(special.index("<pad>"))
     out.add_add_bos_token(True)
     out.add_add_eos_token(False)
-
-
-def _spelled(token: bytes) -> str:
-    return "".join(SIGNS[byte] for byte in token)
-
-
-def _merges(ranks: list[bytes]) -> list[str]:
-    """All pairs of tokens that make another one, the earliest token first."""
-    rank = {token: n for n, token in enumerate(ranks)}
-    merges: list[str] = []
-    for token in ranks:
-        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
-        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
-        merges += [f"{_spelled(ranks[a])} {_spelled(ranks[b])}" for a, b in pairs]
-    return merges
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:

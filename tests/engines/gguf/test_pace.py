@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from magistral_ui.engines.gguf import pace, timed_file
+from magistral_ui.engines.gguf import child_process, pace, timed_file
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace
 from magistral_ui.engines.gguf.timed_file import write_timed_file
@@ -73,11 +73,16 @@ def test_the_file_has_layers_as_large_as_the_model_s(
         assert path.stat().st_blocks * 512 < 2**20, "its weights take no room"
 
 
-def test_giving_up_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that would never answer."""
-    script = Path(pace.__file__).with_name("pace_child.py")
-    monkeypatch.setattr(pace, "CHILD", script.with_name("__init__.py"))
-    monkeypatch.setattr(pace, "TIMEOUT", 60.0)
+    script = tmp_path / "silent.py"
+    script.write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setattr(child_process, "CHILD", script)
+
+
+@pytest.mark.usefixtures("silent")
+def test_giving_up_ends_the_child() -> None:
     before = {child.pid for child in psutil.Process().children()}
 
     class GivenUp(Exception):
@@ -92,10 +97,18 @@ def test_giving_up_ends_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_child_that_cannot_time_leaves_the_pace_unknown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "CHILD", Path(pace.__file__).with_name("__init__.py"))  # it ends, and says nothing
+    assert estimated_gguf_pace(replace(SMALL, hidden=250), "Q4_K_M", CPU, go_on) is None, "no multiple of a block"
+    says_nothing = Path(pace.__file__).with_name("__init__.py")
+    monkeypatch.setattr(child_process, "CHILD", says_nothing)
     assert estimated_gguf_pace(SMALL, "Q4_K_M", CPU, go_on) is None
     assert not file.exists()
-    assert estimated_gguf_pace(replace(SMALL, hidden=250), "Q4_K_M", CPU, go_on) is None, "no multiple of a block"
+
+
+@pytest.mark.usefixtures("silent")
+def test_a_child_that_takes_too_long_leaves_the_pace_unknown(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "TIMEOUT", 0.2)
+    assert estimated_gguf_pace(SMALL, "Q4_K_M", CPU, go_on) is None
+    assert not file.exists()
 
 
 def test_layers_that_do_not_fit_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
