@@ -67,6 +67,8 @@ class GGUFReply:
         """Whether its next stream may use what its slot holds."""
         self.begun = False
         """Whether the server has begun the stream, so that the slot holds nothing but this reply's tokens."""
+        self.forgotten = False
+        """Whether what its slot holds is to be erased once it has ended: its visitor was forgotten."""
         self.granted = 0
         """Tokens that its slot holds at most once the stream is over."""
         self.told_position = 0

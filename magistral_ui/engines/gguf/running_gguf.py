@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 END_TIMEOUT = 10.0
 """Seconds for the supervisor to notice that the server has ended, once its connections have."""
+CRASHED = Message("model_process_ended")
+"""What replies that were being written when the process ended say, where the reason is not known."""
+UNKNOWN_REASONS = ("gguf_ended",)
+"""Keys of sentences that name no reason a person could do something about."""
 
 
 class RunningGGUF:
@@ -39,11 +43,14 @@ class RunningGGUF:
             loaded.capacity,
             self.tokenizer.begin_of_text,
             lambda sequence: self._prompts.prompt_of(sequence),
+            self._why_ended,
         )
         facts, device = loaded.source.facts, loaded.device
         self._pace = PaceRecorder(lambda pace: record_pace(facts.shape, facts.quantization, device, pace))
         self._paced = not self.card.demo and facts.quantization in QUANTIZATIONS
         self._ended = threading.Event()
+        self.crash: Message | None = None
+        """Why the server ended last, where that is known."""
         self._supervisor.when_died(self._lose)
 
     @property
@@ -79,9 +86,13 @@ class RunningGGUF:
         return generation
 
     def forget(self, visitor: str) -> None:
+        for reply in self._scheduler.forget(visitor):  # what these remember goes once they have ended
+            reply.sequence.generation.when_ended(lambda: self._forget_texts(visitor))
+        self._forget_texts(visitor)
+
+    def _forget_texts(self, visitor: str) -> None:
         self.tokenizer.forget(visitor)
         self._prompts.forget(visitor)
-        self._scheduler.forget(visitor)
 
     def serve(self) -> None:
         """Write replies until `close`, or until the server is lost."""
@@ -89,15 +100,18 @@ class RunningGGUF:
 
     def restart(self) -> None:
         """Start the server again; raises what the supervisor does."""
-        self._ended.wait(
-            END_TIMEOUT
-        )  # the scheduler may have noticed first, and what is not counted could crash forever
+        self._why_ended()  # the scheduler may have noticed first, and what is not counted could crash forever
         self._ended.clear()
         self.server = self._supervisor.start()
         self._prompts = PromptWriter(self.tokenizer, self.server)
 
+    def _why_ended(self) -> Message:
+        self._ended.wait(END_TIMEOUT)
+        return self.crash or CRASHED
+
     def _lose(self, reason: Message) -> None:
         log.warning("llama.cpp has ended: %s %s", reason.key, reason.values)
+        self.crash = None if reason.key in UNKNOWN_REASONS else reason
         self._ended.set()
         self._scheduler.lose()
 
