@@ -10,7 +10,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.images import PromptWriter
 from magistral_ui.engines.gguf.loading import LoadedGGUF
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
-from magistral_ui.engines.gguf.reply import GGUFReply
+from magistral_ui.engines.gguf.reply import GGUFReply, image_lease
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
@@ -38,6 +38,7 @@ class RunningGGUF:
         self._prompts = PromptWriter(self.tokenizer, self.server)
         self._vocabulary = self.tokenizer.vocabulary
         self._speller = TokenSpeller(range(self._vocabulary), self.tokenizer.token_bytes)
+        self._image_lease = image_lease(loaded.capacity, loaded.slots)
         self._scheduler = CompletionScheduler(
             loaded.slots,
             loaded.capacity,
@@ -80,7 +81,7 @@ class RunningGGUF:
         if self._paced:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
-        reply = GGUFReply(sequence, self._speller, self._vocabulary, more)
+        reply = GGUFReply(sequence, self._speller, self._vocabulary, more, self._image_lease)
         reply.note_redraw()
         self._scheduler.submit(reply)
         return generation
