@@ -6,6 +6,7 @@ and one JSON object: where it serves, which devices there are, how fast the mode
 error.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -160,6 +161,8 @@ def _end_when_stdin_closes() -> bool:
 
     try:
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # it may have been started with another
+        with contextlib.suppress(OSError):  # also a process that is stopped ends by this signal
+            fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:
