@@ -8,8 +8,10 @@ from magistral_ui.engines.gguf.fitting import choose_gguf_plan
 from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp, has_torch
 from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
 from magistral_ui.i18n.texts import sentence, text
+from magistral_ui.models.folder import check_name
 from magistral_ui.models.gguf_file import inspect_gguf
-from magistral_ui.models.gguf_folder import mmproj_beside
+from magistral_ui.models.gguf_folder import holds_gguf, mmproj_beside, model_in
+from magistral_ui.models.gguf_header import is_gguf
 from magistral_ui.models.plan_table import file_lines, ladder_lines, machine_lines
 
 
@@ -17,17 +19,22 @@ def print_plan(
     model: str | None,
     device: str = "auto",
     *,
+    precision: str = "auto",
     threads: int | None = None,
     kv_type: str = "auto",
     context: int | None = None,
 ) -> None:
     """Print what fits on common hardware, at once; then what fits on this machine, and how fast, which libraries are asked.
 
-    With a GGUF file as the `model`: that file's plan, from its header.
+    With a GGUF file, or a folder that holds it, as the `model`: that file's plan, from its header. Raises ModelError for what
+    cannot run.
     """
-    if model and (file := Path(model).expanduser()).is_file():
-        _print_file_plan(file, device, kv_type, context)
-        return
+    if model:
+        check_name(model, precision)
+        path = Path(model).expanduser()
+        if is_gguf(path) or holds_gguf(path):
+            _print_file_plan(model_in(path, precision) if path.is_dir() else path, device, kv_type, context)
+            return
     for line in ladder_lines(torch=has_torch(), gguf=has_llama_cpp()):
         print(line)
     sys.stdout.flush()
