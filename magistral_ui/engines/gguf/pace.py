@@ -14,15 +14,18 @@ import psutil
 from magistral_ui.engines.gguf.cpu_cores import usable_cores
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.timed_file import write_timed_file
-from magistral_ui.engines.weights.pace_file import keep_estimate, known_estimate
-from magistral_ui.models.gguf_plan import estimated_weights
+from magistral_ui.engines.weights.pace_file import keep_estimates, known_estimate
+from magistral_ui.models.gguf_plan import QUANTIZATIONS, estimated_weights
 from magistral_ui.models.shape import ModelShape
 
 log = logging.getLogger(__name__)
 
 CHILD = Path(__file__).with_name("pace_child.py")
+TIMED = "Q4_K_M"
+"""The usual quantization is timed. The others follow by their bytes, which is exact where memory is the limit; a processor that
+is slow at calculating writes more exact ones faster than that."""
 TIMEOUT = 60.0
-"""Seconds, on a busy computer; on an idle one it takes two to ten. What is slower cannot be read along anyway."""
+"""Seconds, on a busy computer; on an idle one it takes two to ten. Then the best run so far counts."""
 POLL_SECONDS = 0.1
 ALL_LAYERS = 999
 COPIES = 2
@@ -31,12 +34,12 @@ CHILD_BYTES = 2**28
 
 
 def estimated_gguf_pace(
-    shape: ModelShape, quantization: str, device: LlamaDevice, rest: Callable[[], None]
+    shape: ModelShape, quantization: str, device: LlamaDevice, rest: Callable[[], None], timeout: float = TIMEOUT
 ) -> float | None:
-    """Tokens per second at the start of a conversation; the result is kept on disk.
+    """Tokens per second at the start of a conversation; the results, for all quantizations, are kept on disk.
 
-    Takes seconds. None if the layers do not fit or cannot be run. `rest` is called again and again: it may wait, and what it
-    raises ends the child.
+    Takes seconds, once for each shape. None if the layers do not fit or cannot be run. `rest` is called again and again: it may
+    wait, and what it raises ends the child.
     """
     known = known_estimate(shape, quantization, device)
     if known is not None:
@@ -44,22 +47,27 @@ def estimated_gguf_pace(
     with tempfile.TemporaryDirectory(prefix="magistral-ui-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "layers.gguf"
         try:
-            timed = write_timed_file(file, shape, quantization)
+            timed = write_timed_file(file, shape, TIMED)
         except OSError as error:
             log.warning("the pace could not be estimated", exc_info=error)
             return None
         if COPIES * timed + CHILD_BYTES > psutil.virtual_memory().available:
             return None
-        seconds = _seconds(file, device, rest)
+        seconds = _seconds(file, device, rest, timeout)
     if seconds is None:
         return None
+    paces = {each: round(timed / read_bytes(shape, each) / seconds, 3) for each in QUANTIZATIONS}
+    keep_estimates(shape, paces, device)
+    return paces[quantization]
+
+
+def read_bytes(shape: ModelShape, quantization: str) -> int:
+    """Bytes of weights that are read for each token."""
     weights = estimated_weights(shape, quantization, mmproj=False)
-    pace = round(timed / (sum(weights.layers) + weights.head) / seconds, 3)
-    keep_estimate(shape, quantization, device, pace)
-    return pace
+    return sum(weights.layers) + weights.head
 
 
-def _seconds(file: Path, device: LlamaDevice, rest: Callable[[], None]) -> float | None:
+def _seconds(file: Path, device: LlamaDevice, rest: Callable[[], None], timeout: float) -> float | None:
     """Seconds per token of the model in `file`."""
     settings = {
         "model": str(file),
@@ -74,12 +82,12 @@ def _seconds(file: Path, device: LlamaDevice, rest: Callable[[], None]) -> float
         try:
             child.stdin.write(json.dumps(settings).encode() + b"\n")
             child.stdin.flush()
-            until = time.monotonic() + TIMEOUT
+            until = time.monotonic() + timeout
             while child.poll() is None and time.monotonic() < until:
                 rest()
                 time.sleep(POLL_SECONDS)
-            told = json.loads(child.stdout.readline() or b"{}") if child.poll() == 0 else {}
-            return float(told["seconds"]) or None
+            child.kill()
+            return float(json.loads(child.stdout.readlines()[-1])["seconds"]) or None
         except (OSError, ValueError, LookupError) as error:
             log.warning("the pace could not be estimated", exc_info=error)
             return None

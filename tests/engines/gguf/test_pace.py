@@ -33,12 +33,16 @@ def go_on() -> None:
     """Nothing to wait for."""
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_layers_are_timed_in_every_quantization(quantization: str, file: Path) -> None:
-    found = estimated_gguf_pace(SMALL, quantization, CPU, go_on)
+def test_layers_are_timed_once_for_all_quantizations(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = estimated_gguf_pace(SMALL, "Q8_0", CPU, go_on)
     assert found is not None
     assert 0 < found < 1e6
-    assert list(json.loads(file.read_text())["estimated"].values()) == [found]
+    monkeypatch.setattr(pace, "write_timed_file", lambda *_: 1 / 0)
+    others = {each: estimated_gguf_pace(SMALL, each, CPU, go_on) for each in QUANTIZATIONS}
+    assert others["Q8_0"] == found
+    assert sorted(others.values(), key=float) == sorted(json.loads(file.read_text())["estimated"].values())
+    most_exact_first = sorted(QUANTIZATIONS, key=lambda each: -pace.read_bytes(SMALL, each))
+    assert list(map(others.get, most_exact_first)) == sorted(others.values(), key=float)
 
 
 def test_what_is_known_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,10 +53,22 @@ def test_what_is_known_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_all_layers_and_the_head_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = []
-    monkeypatch.setattr(pace, "_seconds", lambda file, *_: timed.append(write_timed_file(file, SMALL, "Q8_0")) or 0.5)
+    monkeypatch.setattr(
+        pace, "_seconds", lambda file, *_: timed.append(write_timed_file(file, SMALL, pace.TIMED)) or 0.5
+    )
     weights = estimated_weights(SMALL, "Q8_0")
     found = estimated_gguf_pace(SMALL, "Q8_0", CPU, go_on)
     assert found == pytest.approx(timed[0] / (sum(weights.layers) + weights.head) / 0.5, rel=0.01)
+
+
+def test_the_best_run_counts_when_time_is_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    child = tmp_path / "child.py"
+    runs = "".join(f"print('{{\"seconds\": {seconds}}}', flush=True)\n" for seconds in (0.5, 0.25))
+    child.write_text(f"{runs}import time\ntime.sleep(600)\n", encoding="utf-8")
+    monkeypatch.setattr(pace, "CHILD", child)
+    timed = write_timed_file(tmp_path / "layers.gguf", SMALL, pace.TIMED)
+    found = estimated_gguf_pace(SMALL, pace.TIMED, CPU, go_on, timeout=5.0)
+    assert found == pytest.approx(timed / pace.read_bytes(SMALL, pace.TIMED) / 0.25, rel=0.01)
 
 
 @pytest.mark.parametrize("shape", [MAGISTRAL_SMALL_1_2, MINISTRAL_3_3B_SHAPE])
