@@ -15,7 +15,7 @@ from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.plan_table import file_lines, ladder_lines, machine_lines
 from magistral_ui.models.shape import ModelShape
 
-TIMING_SECONDS = 10.0
+TIMING_SECONDS = 15.0
 """Seconds at most; on an idle computer it takes three."""
 
 

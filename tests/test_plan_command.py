@@ -26,6 +26,7 @@ def test_llama_cpp_is_timed_once_for_a_few_seconds(found: float | None, monkeypa
     rows = [line for line in printed if "GB" not in line and any(f" {name} " in line for name in QUANTIZATIONS)]
     assert len(rows) > len(FAMILY)
     assert all(("~" in row) == (found is not None) for row in rows)
+    assert any("no pace could be timed" in line for line in printed) == (found is None)
 
 
 def test_paces_follow_from_sizes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,8 +63,11 @@ def machine_lines(
         yield from _machine_rows(candidate, pace, known)
     yield ""
     yield from text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}").splitlines()
-    if gguf is not None:
-        yield from text("plan_timed_once").splitlines()
+    if gguf is not None and any(each.plan.kv_type for each in found):
+        untimed = gguf.type in ("cpu", "mps") and any(
+            each.plan.kv_type and each.plans and each.tokens_per_second is None for each in found
+        )
+        yield from text("plan_not_timed" if untimed else "plan_timed_once").splitlines()
     yield ""
     best = best_candidate(found)
     if best is None:

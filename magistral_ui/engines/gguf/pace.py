@@ -87,7 +87,8 @@ def _seconds(file: Path, device: LlamaDevice, rest: Callable[[], None], timeout:
                 rest()
                 time.sleep(POLL_SECONDS)
             child.kill()
-            return float(json.loads(child.stdout.readlines()[-1])["seconds"]) or None
+            runs = child.stdout.readlines()
+            return float(json.loads(runs[-1])["seconds"]) or None if runs else None
         except (OSError, ValueError, LookupError) as error:
             log.warning("the pace could not be estimated", exc_info=error)
             return None
