@@ -32,7 +32,7 @@ def shipped_suffixes() -> set[str]:
 
 
 def modules_of(file: Path) -> Iterator[str]:
-    """The modules that a file imports or names, such as a child process's; `from package import name` may mean one."""
+    """The modules that a file imports or names, also by the file beside it; `from package import name` may mean one."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (each.name for each in node.names)
@@ -41,6 +41,8 @@ def modules_of(file: Path) -> Iterator[str]:
             yield from (f"{node.module}.{each.name}" for each in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value.partition(":")[0]
+            if re.fullmatch(r"\w+\.py", node.value):
+                yield ".".join(file.with_name(node.value).relative_to(ROOT).with_suffix("").parts)
 
 
 def path_of(module: str) -> Path | None:

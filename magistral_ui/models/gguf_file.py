@@ -123,7 +123,7 @@ def _check_kind(header: GGUFHeader, name: str) -> str:
         raise NotAMistralModel(model=name, found=printable(architecture))
     if metadata.get(f"{architecture}.expert_count"):
         raise NotAMistralModel(model=name, found=f"{architecture}-moe")
-    if not header.tensors:
+    if not header.tensors and metadata.get("split.count", 1) in (0, 1):  # the first of several files may have none
         raise NotAMistralModel("gguf_without_weights", model=name)
     return architecture
 

@@ -3,10 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Set
+from dataclasses import replace
 from typing import Any
 
 from magistral_ui.models.gguf_header import TOKENS, GGUFHeader, GGUFTensor
-from magistral_ui.models.gguf_plan import GGUFWeights
+from magistral_ui.models.gguf_plan import QUANTIZATIONS, GGUFWeights, estimated_weights
 from magistral_ui.models.gguf_types import FILE_TYPES, GUESSED, TYPES
 from magistral_ui.models.shape import ModelShape, checked_size
 
@@ -14,6 +15,8 @@ LAYER_PARTS = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_no
 FUSED_PARTS = ("attn_q", "attn_k", "attn_v")
 """May be one tensor, `attn_qkv`."""
 MAX_LAYERS = 1_000
+LIKE_UNKNOWN = "Q8_0"
+"""As what a quantization counts whose size is not known: rather too large."""
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 
 
@@ -54,11 +57,14 @@ def quantization_of(header: GGUFHeader) -> str:
     bytes_of: Counter[int] = Counter()
     for tensor in header.tensors:
         bytes_of[tensor.type] += tensor.bytes
-    return TYPES[bytes_of.most_common(1)[0][0]][0]
+    return TYPES[bytes_of.most_common(1)[0][0]][0] if bytes_of else LIKE_UNKNOWN
 
 
 def weights_in(header: GGUFHeader, shape: ModelShape, quantization: str, *, complete: bool) -> GGUFWeights:
     """The bytes of the model's parts; ValueError if tensors are missing or don't have the shapes that the model needs."""
+    if not header.tensors:
+        likely = quantization if quantization in QUANTIZATIONS else LIKE_UNKNOWN
+        return replace(estimated_weights(shape, likely, mmproj=False), quantization=quantization)
     layers: Counter[int] = Counter()
     embedding = head = 0
     names = set()

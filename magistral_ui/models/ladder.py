@@ -216,7 +216,7 @@ class _Ways:
 
     def _too_large(self, card: ModelCard, shape: ModelShape, smallest: MemoryPlan) -> Message:
         place, needs = self.place, []
-        if self.precisions != ():
+        if self.precisions != () or not self._has_gguf(card, shape):
             count = len(place.all)
             needs = [needed_bytes(shape, smallest.precision, place.type, count=count, fused=place.fused)]
         if self.gguf is not None and self._has_gguf(card, shape) and (not needs or self.gguf.type == place.type):

@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_SEQUENCES = 8
 """Sequences in one forward, as in the scheduler."""
-PREFILL_CHUNK = {"cuda": 2_048, "mps": 2_048, "cpu": 512}
+PREFILL_CHUNK = {"cuda": 2_048, "mps": 2_048, "gpu": 2_048, "cpu": 512}
 """Most prompt tokens in one forward, as in the scheduler."""
 BLOCK, NESTED_BLOCK = 64, 256
 """Weights that share a scale in nf4, and scales that share one in double quantization."""

@@ -1,5 +1,6 @@
 """A GGUF file on the page: from a hub on loopback into llama.cpp and away again, as its owner does it; nothing is scripted."""
 
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -88,6 +89,7 @@ def test_a_gguf_file_is_downloaded_resumed_switched_to_unloaded_and_removed(
     computer.hub.step = threading.Event()
     entry.get_by_role("button", name=f"Download: {NAME}").click()
     until(lambda: bool(list(computer.cache.glob("*/blobs/*.partial"))))
+    expect(entry).to_contain_text(re.compile("Downloading: [1-9]"), timeout=LOAD_TIMEOUT_MS)
     entry.get_by_role("button", name=f"Pause: {NAME}").click()
     computer.hub.step.set()
     expect(entry).to_contain_text("Paused: ", timeout=LOAD_TIMEOUT_MS)

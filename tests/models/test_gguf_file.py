@@ -164,6 +164,21 @@ def test_the_first_of_several_files_is_enough_to_estimate_all() -> None:
     assert facts.weights == known.weights
 
 
+@pytest.mark.parametrize("file_type", [15, None])
+def test_the_first_of_several_files_may_have_no_weights(tmp_path: Path, file_type: int | None) -> None:
+    whole = header_of_shape(full_size(MAGISTRAL_1_2), "llama", general__file_type=file_type)
+    facts = facts_of(GGUFHeader({**whole.metadata, "split.count": 3, "split.no": 0}, (), 0), "x-00001-of-00003.gguf")
+    assert facts.shape == full_size(MAGISTRAL_1_2)
+    assert 13e9 < sum(facts.weights.layers) + facts.weights.embedding + facts.weights.head < 27e9
+    metadata, tensors = demo_parts()
+    split = {"split.count": 2, "split.tensors.count": len(tensors)}
+    write_gguf(tmp_path / "x-00001-of-00002.gguf", {**metadata, **split, "split.no": 0}, {})
+    write_gguf(tmp_path / "x-00002-of-00002.gguf", {**split, "split.no": 1}, tensors)
+    found, files = inspect_gguf(tmp_path / "x-00001-of-00002.gguf")
+    assert len(files) == 2
+    assert found.weights == inspect_gguf(write_demo(tmp_path / "whole.gguf"))[0].weights
+
+
 def test_the_name_is_the_files_own_and_can_be_shown() -> None:
     shape = full_size(CARDS["ministral-3-3b"])
     named = header_of_shape(shape, "mistral3", general__name="Mi\x1b[31mni\n\u202estral" + "x" * 500)

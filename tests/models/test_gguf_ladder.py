@@ -146,6 +146,13 @@ def test_what_does_not_fit_says_how_much_it_needs_with_llama_cpp() -> None:
     assert with_torch.values["needed"] == refusal.values["needed"], "that of the way that needs least"
 
 
+@pytest.mark.parametrize("place", [gpu(16, "gpu"), gpu(16), computer(28, 32)])
+def test_with_neither_library_nothing_runs_and_what_torch_would_need_is_told(place: DeviceBudget) -> None:
+    found = candidates(place, ())
+    assert best_candidate(found) is None
+    assert {each.refusal.key for each in found if each.refusal} == {"model_needs_memory"}
+
+
 def test_plans_of_the_preferred_library_come_first() -> None:
     place = computer(56, 64)
     assert [each.precision for each in candidates(place, gguf=place)[0].plans] == [

@@ -1,6 +1,7 @@
 """GGUF files that cannot run, made of the demo model's: damaged ones, hostile ones, and those that hold something else."""
 
 import struct
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -50,8 +51,6 @@ def write_split(folder: Path, count: int, stem: str = "demo") -> list[Path]:
 @cache
 def demo_bytes() -> bytes:
     """The demo model's file, without the merges, which only make it longer."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         return write_demo(Path(folder) / "demo.gguf", {SKIPPED: None}).read_bytes()
 
@@ -177,6 +176,10 @@ OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
     "an importance matrix": (rewritten(general__type="imatrix", general__architecture=None), "gguf_imatrix"),
     "a projector": (lambda path: write_gguf(path, *mmproj_parts()), "gguf_projector"),
     "a vocabulary alone": (_other_tensors(lambda _: {}), "gguf_without_weights"),
+    "a vocabulary alone, split into one": (
+        lambda path: write_demo(path, {SKIPPED: None, "split.count": 1}, {}) and None,
+        "gguf_without_weights",
+    ),
     "no vocabulary": (rewritten(tokenizer__ggml__tokens=None), "gguf_vocabulary"),
     "a vocabulary without bytes": (_other_tokens(lambda all: [f"t{n}" for n in range(len(all))]), "gguf_vocabulary"),
     "bytes in another order": (

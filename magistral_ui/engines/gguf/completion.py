@@ -2,7 +2,8 @@
 
 Facts of llama.cpp's server (b11549): a chunk of prompt progress carries a token 0 that nobody wrote; `id_slot` in chunks is -1;
 the end of the turn shows in `stop_type` only; a server that dies ends the stream without a last chunk. A token that leaves a
-character incomplete gets no chunk at all, only the count in the next chunk tells of it.
+character incomplete gets no chunk at all, only the count in the next chunk tells of it. After half a minute without a token
+(`sse_ping_interval`), as while a long prompt is read, comes a comment: a line that begins with a colon.
 """
 
 import json
@@ -24,6 +25,8 @@ Prompt = list[int] | dict[str, Any]
 CONNECT_TIMEOUT = 10.0
 """Seconds to connect to a child on the same machine."""
 RECEIVED_BYTES = 2**16
+DATA_FIELDS = (b"data", b"error")
+"""The names of a stream's lines that hold JSON."""
 MIN_TEMPERATURE = 1e-4
 """Below it, the likeliest token is taken, as in the local sampler."""
 MAX_SEED = 2**32 - 1
@@ -223,8 +226,9 @@ class CompletionStream:
     def _take_lines(self, pieces: list[Piece]) -> None:
         *lines, self._text = self._text.split(b"\n")
         for line in lines:
-            if line:
-                self._take(json.loads(line.partition(b":")[2]), pieces)
+            field, _, value = line.partition(b":")
+            if field in DATA_FIELDS:  # a comment has none: llama.cpp sends one after half a minute without a token
+                self._take(json.loads(value), pieces)
 
     def _take(self, said: dict[str, Any], pieces: list[Piece]) -> None:
         if progress := said.get("prompt_progress"):

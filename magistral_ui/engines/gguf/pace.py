@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from magistral_ui.engines.gguf.cpu_cores import usable_cores
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.timed_file import write_timed_file
 from magistral_ui.engines.weights.pace_file import keep_estimate, known_estimate
@@ -63,7 +64,7 @@ def _seconds(file: Path, device: LlamaDevice, rest: Callable[[], None]) -> float
     settings = {
         "model": str(file),
         "gpu_layers": ALL_LAYERS if device.kind == "gpu" else 0,
-        "threads": psutil.cpu_count(logical=False),
+        "threads": usable_cores(),
     }
     with subprocess.Popen(
         [sys.executable, str(CHILD)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

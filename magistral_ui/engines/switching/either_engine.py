@@ -33,7 +33,8 @@ class EitherEngine:
         self._resolve, self._is_for_gguf, self._open_gguf = resolve, is_for_gguf, open_gguf
         self._lock = threading.Lock()
         self._closed = False
-        self._engine: LoadableEngine = open_local(request, self._load)
+        self._local = open_local(request, self._load)
+        self._engine: LoadableEngine = self._local
 
     @property
     def card(self) -> ModelCard:
@@ -69,6 +70,8 @@ class EitherEngine:
         with self._lock:
             self._closed = True
         self._engine.close()
+        if self._engine is not self._local:  # or it would be kept until Python exits
+            self._local.close()
 
     def wait_closed(self, over: threading.Event) -> None:
         self._engine.wait_closed(over)

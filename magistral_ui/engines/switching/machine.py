@@ -205,6 +205,8 @@ def freed(machine: Machine, held: int, engine: str) -> Machine:
         llama = replace(llama, free=min(llama.total, llama.free + held))
     if torch is None or not (same or llama is None or engine != "llama.cpp"):
         return Machine(torch, llama)
+    if engine == "llama.cpp":  # in another process, of which torch's allocator knows nothing
+        return Machine(replace(torch, free=min(torch.total, torch.free + held)), llama)
     from magistral_ui.engines.weights.devices import freed
 
     return Machine(freed(torch, held), llama)

@@ -94,8 +94,12 @@ def serve() -> Iterator[Callable[..., CompletionStream]]:
         each.close()
 
 
-def streamed(*said: dict[str, Any], ends: bool = True) -> bytes:
-    chunks = [f"data: {json.dumps({'tokens_predicted': 0, 'content': '', **each})}\n\n".encode() for each in said]
+def chunk_of(said: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps({'tokens_predicted': 0, 'content': '', **said})}\n\n".encode()
+
+
+def streamed(*said: dict[str, Any] | bytes, ends: bool = True) -> bytes:
+    chunks = [each if isinstance(each, bytes) else chunk_of(each) for each in said]
     parts = [b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks]
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     return head + b"".join(parts) + (b"0\r\n\r\n" if ends else b"")
@@ -121,6 +125,12 @@ def test_a_stream_is_read_however_it_is_cut(serve: Callable[..., CompletionStrea
     stream = serve(streamed(PROGRESS, ONE, TWO, LAST), piece)
     assert read_all(stream) == [PromptProgress(5, 5, 2), 7, 8]
     assert stream.stop_type == "limit"
+
+
+@pytest.mark.parametrize("comment", [b":\n\n", b": ping\n\n", b"\n", b"retry: 3\n\n"])
+def test_what_keeps_a_silent_stream_open_is_no_token(serve: Callable[..., CompletionStream], comment: bytes) -> None:
+    """llama.cpp sends a comment after 30 seconds, which a large model on a processor takes to read a prompt."""
+    assert read_all(serve(streamed(comment, PROGRESS, comment, ONE, comment, TWO, LAST, comment)))[1:] == [7, 8]
 
 
 def test_tokens_that_were_not_sent_are_missed(serve: Callable[..., CompletionStream]) -> None:

@@ -90,5 +90,7 @@ def test_it_needs_neither_torch_nor_safetensors(tmp_path: Path) -> None:
         "import sys; from magistral_ui.engines.gguf.demo_file import demo_files; demo_files(); "
         "sys.exit(bool({'torch', 'safetensors', 'transformers', 'gguf'} & set(sys.modules)))"
     )
-    ran = subprocess.run([sys.executable, "-c", script], env={"XDG_CACHE_HOME": str(tmp_path)}, timeout=120)
+    ran = subprocess.run(
+        [sys.executable, "-c", script], env={"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}, timeout=120
+    )
     assert ran.returncode == 0

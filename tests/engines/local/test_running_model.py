@@ -14,7 +14,8 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest
 from magistral_ui.engines.local import running_model
-from magistral_ui.engines.local.running_model import MIN_MEASURED_TOKENS, RunningModel, load_model
+from magistral_ui.engines.local.running_model import RunningModel, load_model
+from magistral_ui.engines.pace_recorder import MIN_MEASURED_TOKENS
 from magistral_ui.engines.weights import devices, loader
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard

@@ -1,6 +1,7 @@
 """What a machine has free for both libraries, once the model that runs has been freed."""
 
 import pytest
+from torch import cuda
 
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.switching.machine import Machine, freed
@@ -25,8 +26,14 @@ LLAMA_CUDA = LlamaDevice("gpu", "CUDA", "RTX", 4 * GIB, 24 * GIB)
     ],
 )
 def test_memory_is_freed_where_the_engine_holds_it(
-    torch: Device | None, llama: LlamaDevice | None, engine: str, of_torch: int | None, of_llama: int | None
+    torch: Device | None,
+    llama: LlamaDevice | None,
+    engine: str,
+    of_torch: int | None,
+    of_llama: int | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(cuda, "memory_reserved", lambda _: 2 * GIB)
     after = freed(Machine(torch, llama), 2 * GIB, engine)
     assert (after.torch and after.torch.free) == (of_torch and of_torch * GIB)
     assert (after.llama and after.llama.free) == (of_llama and of_llama * GIB)
