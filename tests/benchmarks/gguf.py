@@ -30,7 +30,8 @@ from tests.loopback import free_port
 from tests.servers.processes import ServerProcess
 
 PROMPT, REPLY, STREAMS, LONG_PROMPT = 16, 64, 8, 2_500
-CONTEXT = 4_096
+CONTEXT = 32_768
+"""Tokens for which the plan has a slot for each of the streams."""
 LLAMA_CPP = Path(__file__).parents[1] / "servers" / "llama_cpp.py"
 SAMPLERS = {"samplers": ["penalties", "top_k"], "top_k": 1, "temperature": 0}
 """What our engine sends for a greedy reply."""
