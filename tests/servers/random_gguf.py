@@ -56,8 +56,8 @@ def write(path: Path, shape: ModelShape, quant: str, *, sparse: bool = False) ->
     main_type = gguf.GGMLQuantizationType[quant.removesuffix("_S").removesuffix("_M")]
     tensors = list(_tensors(shape, main_type, mixed=quant.endswith("_M")))
     out = gguf.GGUFWriter(str(path), "llama")
-    _add_metadata(out, shape, quant)
-    _add_vocabulary(out, shape.vocabulary)
+    add_metadata(out, shape, quant)
+    add_vocabulary(out, shape.vocabulary)
     for name, size, kind in tensors:
         out.add_tensor_info(name, size, np.dtype(np.float32), _bytes(size, kind), raw_dtype=kind)
     out.write_header_to_file()
@@ -95,7 +95,8 @@ def _tensors(
             yield f"blk.{layer}.{name}.weight", (shape.hidden,), single
 
 
-def _add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
+def add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
+    """What llama.cpp has to know of the shape; `quant` is a file type's name."""
     out.add_name("Random weights")
     out.add_block_count(shape.layers)
     out.add_context_length(shape.context_length)
@@ -112,7 +113,7 @@ def _add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
     out.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant}"])
 
 
-def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
+def add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     """The public vocabulary under the demo model's special tokens."""
     public = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     demo = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ and one JSON object: where it serves, which devices there are, how fast the mode
 error.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -67,7 +68,7 @@ def main() -> None:
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
     if told.get("timed"):
-        say({"seconds": seconds_per_token(server)})
+        say({"seconds": seconds_per_token(server, told["timed"] / 2)})
         os._exit(0)  # closing the server takes time, and frees nothing that the end of the process does not
     say({"address": server.listening_address})
     while os.name == "nt" or os.getppid() == told["parent"]:
@@ -114,9 +115,16 @@ def devices(xllamacpp: Any) -> list[dict[str, Any]]:
     ]
 
 
-def seconds_per_token(server: Any) -> float:
-    """Seconds per token at the start of a conversation: of several short replies, the fastest counts."""
-    return min(_timed_reply(server) for _ in range(TIMED_REPLIES))
+def seconds_per_token(server: Any, seconds: float) -> float:
+    """Seconds per token at the start of a conversation: of several short replies, the fastest counts.
+
+    None is begun once `seconds` are over.
+    """
+    until = time.monotonic() + seconds
+    times = [_timed_reply(server)]
+    while len(times) < TIMED_REPLIES and time.monotonic() < until:
+        times.append(_timed_reply(server))
+    return min(times)
 
 
 def _timed_reply(server: Any) -> float:
@@ -160,6 +168,8 @@ def _end_when_stdin_closes() -> bool:
 
     try:
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # it may have been started with another
+        with contextlib.suppress(OSError):  # also a process that is stopped ends by this signal
+            fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:

@@ -6,6 +6,7 @@ llama.cpp's server runs in a child process and only turns token ids into token i
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.prompt import Prompt
@@ -45,6 +46,10 @@ class GGUFEngine(ThreadedEngine["RunningGGUF"]):
             raise NotReady
         return running.measure(prompt, visitor)
 
+    def _report(self, status: Loading) -> None:
+        crash = self._running.crash if self._running else None
+        self._status = replace(status, notices=(*status.notices, crash)) if crash else status
+
     def _load_and_run(self) -> None:
         from magistral_ui.engines.gguf.running_gguf import RunningGGUF
         from magistral_ui.engines.weights.progress import Cancelled
@@ -77,5 +82,5 @@ class GGUFEngine(ThreadedEngine["RunningGGUF"]):
             if self._closing.is_set():
                 return
             log.warning("llama.cpp has ended, and is started again: %s", running.server.stderr_tail())
-            self._status = Loading("restarting", notices=running.info.notices)
+            self._report(Loading("restarting", notices=running.info.notices))
             running.restart()
