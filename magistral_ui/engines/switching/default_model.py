@@ -1,18 +1,16 @@
 """Names the model that runs if nobody named one, and with it the engine: a GGUF file may be the machine's best choice."""
 
-import re
 from dataclasses import replace
 
 from magistral_ui.engines.base import ModelRequest
+from magistral_ui.engines.gguf.default_model import counted_as
 from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp
 from magistral_ui.engines.weights.gguf_download import held_models
 from magistral_ui.engines.weights.pinned_revision import is_complete
 from magistral_ui.models.cards import FAMILY, ModelCard
 from magistral_ui.models.folder import AUTO
-from magistral_ui.models.gguf_plan import QUANTIZATIONS
+from magistral_ui.models.gguf_names import is_quantization
 from magistral_ui.models.ladder import Held
-
-BITS = re.compile(r"Q(\d)", re.IGNORECASE)
 
 
 def resolve(request: ModelRequest) -> ModelRequest:
@@ -38,14 +36,6 @@ def _held_files(card: ModelCard) -> dict[str, str]:
     found: dict[str, str] = {}
     for repository in card.gguf_repositories:
         for model in held_models(repository, None):
-            found.setdefault(_quantization_of(model.label), f"{repository}:{model.label}")
-    found.pop("", None)
+            if is_quantization(model.label):  # else it is another model in the same repository
+                found.setdefault(counted_as(model.label), f"{repository}:{model.label}")
     return found
-
-
-def _quantization_of(label: str) -> str:
-    """The nearest of the known quantizations, such as Q4_K_M for UD-Q4_K_XL; empty if there is none."""
-    if label.upper() in QUANTIZATIONS:
-        return label.upper()
-    bits = BITS.search(label)
-    return next((name for name in QUANTIZATIONS if bits and name.startswith(f"Q{bits[1]}")), "")
