@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from magistral_ui.engines.base import Loading, ModelInfo, ModelRequest
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
-from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, plan_fitting
+from magistral_ui.engines.gguf.fitting import plan_fitting
+from magistral_ui.engines.gguf.source import GGUFSource, find_gguf
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.progress import Report
