@@ -98,7 +98,22 @@ def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
         params.split_mode, params.main_gpu = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE, -1
         params.no_kv_offload = params.no_op_offload = True
         params.mmproj_use_gpu = False
+    elif told["tensor_split"]:
+        _divide(xllamacpp, params, told["tensor_split"])
+        params.mmproj_device = told["mmproj_device"]
     return params
+
+
+def _divide(xllamacpp: Any, params: Any, layers: list[int]) -> None:
+    """Have each graphics card hold as many layers as planned, instead of what is proportional to its free memory.
+
+    Of a card that holds none, llama.cpp then takes no memory either, if only one is left.
+    """
+    used = [index for index, count in enumerate(layers) if count]
+    if len(used) == 1:
+        params.split_mode, params.main_gpu = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE, used[0]
+    else:
+        params.tensor_split = [float(count) for count in layers] + [0.0] * (len(params.tensor_split) - len(layers))
 
 
 def devices(xllamacpp: Any) -> list[dict[str, Any]]:

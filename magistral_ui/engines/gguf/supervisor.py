@@ -51,6 +51,10 @@ class ServerSettings:
     """Tokens of prompts that are read at a time."""
     gpu_layers: int = 0
     """How many layers are on the graphics card; 0: none, and nothing else either."""
+    tensor_split: tuple[int, ...] = ()
+    """How many layers, and the head, each of several graphics cards holds, in llama.cpp's order; empty: there is one card."""
+    mmproj_device: str = ""
+    """llama.cpp's name of the card that holds the projector; empty: the first."""
     kv_type: str = "f16"
     """How keys and values are kept: `f16` or `q8_0`."""
     threads: int | None = None
@@ -82,6 +86,8 @@ class ServerSettings:
             "slots": self.slots,
             "batch": self.batch,
             "gpu_layers": self.gpu_layers,
+            "tensor_split": self.tensor_split,
+            "mmproj_device": self.mmproj_device,
             "kv_type": self.kv_type,
             "threads": self.threads or usable_cores(),
             "warm_up": self.warms_up,
