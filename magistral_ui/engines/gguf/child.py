@@ -70,9 +70,9 @@ def main() -> None:
 def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
     """llama.cpp's parameters for what the page asks."""
     params = xllamacpp.CommonParams()
-    params.model.path = told["model"]
+    params.model.path = named(told["model"])
     if told["mmproj"]:
-        params.mmproj.path = told["mmproj"]
+        params.mmproj.path = named(told["mmproj"])
         params.image_min_tokens, params.image_max_tokens = MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], told["port"], [told["key"]]
     params.n_threads_http = 2 * told["slots"] + SPARE_HTTP_THREADS
@@ -90,6 +90,15 @@ def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
         params.no_kv_offload = params.no_op_offload = True
         params.mmproj_use_gpu = False
     return params
+
+
+def named(path: str) -> str:
+    """`path`, or another name of the same file where that is not Unicode, as llama.cpp's names are."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+    return path
 
 
 def devices(xllamacpp: Any) -> list[dict[str, Any]]:
