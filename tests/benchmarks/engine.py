@@ -31,26 +31,10 @@ from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
+from tests.benchmarks.requests import WORDS, UniqueRequests
 from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
 
 CPU = Device("cpu", "CPU", 2**34, 2**34)
-WORDS = (
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "rests",
-    "under",
-    "an",
-    "old",
-    "tree",
-)
 
 
 def cost(job: Callable[[], Any]) -> float:
@@ -82,7 +66,7 @@ class Bench:
         # On the CPU the engine lays its weights out anew: transformers gets its own.
         loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
         self.running = RunningModel(loaded, device)
-        self.serial = 0
+        self.requests = UniqueRequests()
 
     def fresh(self) -> RunningModel:
         """The engine with an empty cache."""
@@ -91,11 +75,7 @@ class Bench:
         return self.running
 
     def request(self, tokens: int, new: int, visitor: int = 0, turns: tuple[Turn, ...] = ()) -> GenerationRequest:
-        """A prompt of about `tokens` tokens that was never sent before, answered greedily with `new` tokens."""
-        self.serial += 1
-        text = " ".join([str(self.serial), *(WORDS[i % len(WORDS)] for i in range(max(1, tokens - 4)))])
-        prompt = Prompt((), (*turns, UserTurn(text)))
-        return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=new, seed=0), f"visitor {visitor}")
+        return self.requests.make(tokens, new, visitor, turns)
 
     def serve(self, requests: list[GenerationRequest]) -> list[Generation]:
         """All `requests` at once, to the end."""

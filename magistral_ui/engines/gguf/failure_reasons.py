@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
+from magistral_ui.errors import LibraryMissing, ModelError, ModelFilesBroken, NotAMistralModel, OutOfMemory
 
 MAX_REASON = 200
 """Characters of a line of the log in a sentence."""
@@ -34,6 +34,8 @@ DAMAGED = re.compile(
     r"|extremely large|wrong type",
     re.I,
 )
+REFUSED = re.compile(r"error loading model|llama-[\w-]+\.cpp:\d+: GGML_ASSERT\(hparams")
+"""What llama.cpp says of a file that it could not load for any other reason; nothing is gained by trying it again."""
 CARD = re.compile(
     r"(CUDA error.*|ROCm error.*|hipError.*|vk::.*|ErrorDeviceLost.*|ggml_metal.*error.*|SYCL error.*|driver version is.*)",
     re.I,
@@ -98,7 +100,7 @@ def last_error(lines: Sequence[str]) -> str:
 
 def _import_failure(detail: str, missing: bool) -> ModelError:
     if missing:
-        return ModelError("gguf_not_installed", command=f"pip install {PACKAGE}")
+        return LibraryMissing("llama_cpp_missing")
     return ModelError("gguf_library_unusable", reason=detail[:MAX_REASON].rstrip(" ."))
 
 
@@ -125,11 +127,13 @@ def _by_log(names: ModelNames, text: str) -> ModelError | None:
     if unsupported := UNSUPPORTED.search(text):
         return ModelError("gguf_unsupported", model=names.model, reason=unsupported[1][:MAX_REASON])
     if "CLIP cannot be used as main model" in text:
-        return ModelError("gguf_is_a_projector", file=names.file)
+        return NotAMistralModel("gguf_projector", model=names.file)
     if projector:
         return ModelFilesBroken("gguf_projector_unusable", model=names.model, file=names.mmproj)
     if DAMAGED.search(text):
         return ModelFilesBroken(model=names.model, file=names.file)
+    if REFUSED.search(text):
+        return ModelFilesBroken("gguf_damaged", model=names.model, file=names.file)
     return None
 
 

@@ -32,6 +32,9 @@ the draws depend on where a stream began."""
 MAX_IMAGE_LEASE = 4_096
 """The same beside images: each stream sends them again, and llama.cpp takes half a second to unpack a full-size photo."""
 
+MORE_UNSTREAMED, MAX_UNSTREAMED = 8, 64
+"""How many more tokens are asked for without streaming each time that it has to be, and how many at most. Such tokens make up no
+characters; a trained model hardly writes any, but one that does, as with random weights, writes many."""
 LONGEST_CHARACTER = 4
 """Tokens of a character at most: UTF-8 has as many bytes."""
 
@@ -97,7 +100,8 @@ class GGUFReply:
         self._max_lease = image_lease if self._sent_as_text else MAX_LEASE
         self._banned: tuple[int, ...] = ()
         self._noted = False
-        self._untold = 0  # tokens that the last stream wrote but did not send
+        self._untold = 0  # tokens that the last stream wrote but did not send, and those that shall come with them
+        self._ahead = 0  # how many those will be the next time
 
     @property
     def visitor(self) -> str:
@@ -237,7 +241,10 @@ class GGUFReply:
             return Next.STREAM
         ids = None if lost.then is None else self._speller.spell(lost.text, lost.count, lost.then)
         if ids is None or lost.then is None:
-            self._untold = lost.count + (lost.then is not None)
+            self._untold = lost.count
+            if lost.then is not None:
+                self._untold += 1 + self._ahead
+                self._ahead = min(self._ahead + MORE_UNSTREAMED, MAX_UNSTREAMED)
             return Next.STREAM
         for token in (*ids, lost.then):
             then = self._write(token)

@@ -35,7 +35,6 @@ FAILURE_TIMEOUT = 10.0
 """Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
-HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
