@@ -63,6 +63,7 @@ def main() -> int:
             print_plan(
                 settings.model,
                 settings.device,
+                precision=settings.precision,
                 threads=settings.threads,
                 kv_type=settings.kv_type,
                 context=settings.context,

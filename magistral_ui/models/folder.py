@@ -67,10 +67,10 @@ def check_name(model: str, precision: str = "auto") -> None:
     if model == AUTO or find_card(model) or (is_repository(split_name(model)[0]) and not Path(model).exists()):
         return
     try:
-        if is_gguf(path) or path.suffix.casefold() == SUFFIX:
-            inspect_gguf(path)
-        elif holds_gguf(path):
+        if holds_gguf(path):
             inspect_gguf(model_in(path, precision))
+        elif is_gguf(path) or path.suffix.casefold() == SUFFIX:
+            inspect_gguf(path)
         else:
             inspect_folder(Path(model))
     except ModelNotFound as error:

@@ -30,6 +30,8 @@ ARCHITECTURES = ("llama", "mistral3")
 """llama.cpp's names: Magistral is a `llama`, Ministral 3 a `mistral3`."""
 PIXTRAL = "pixtral"
 TEKKEN = "tekken"
+ENDS = {"tokenizer.ggml.bos_token_id": "<s>", "tokenizer.ggml.eos_token_id": "</s>"}
+"""The marks at which llama.cpp must begin a conversation and end a reply, where the file names any."""
 MAX_IMAGE_SIDE = 2**14
 """Pixels; ten times what Pixtral takes."""
 MAX_NAME_LENGTH = 100
@@ -89,19 +91,19 @@ def facts_of(header: GGUFHeader, name: str) -> GGUFFacts:
         shape = shape_in(header, architecture, complete=split_count == 1)
         weights = weights_in(header, shape, quantization_of(header), complete=split_count == 1)
         window = checked_size(metadata.get(f"{architecture}.attention.sliding_window") or shape.context_length)
+        shape = replace(shape, context_length=min(shape.context_length, window))
     except (LookupError, TypeError, ValueError) as error:
         raise ModelFilesBroken("gguf_damaged", model=name, file=name) from error
     shown = printable(metadata.get("general.name")) or printable(name)
     nearest = _nearest(metadata, shape, architecture, marks, name)
-    length = min(shape.context_length, window)
     card = replace(
         without_claims(nearest),
         key=name,
         name=shown,
         shape=shape,
         vision=False,
-        context_length=length,
-        recommended_length=min(length, nearest.recommended_length),
+        context_length=shape.context_length,
+        recommended_length=min(shape.context_length, nearest.recommended_length),
         takes_effort="[MODEL_SETTINGS]" in marks,
     )
     return GGUFFacts(architecture, weights.quantization, shape, weights, card, shown, split_count, nearest.vision)
@@ -147,9 +149,13 @@ def _marks(metadata: Mapping[str, Any], name: str) -> Set[str]:
             "gguf_other_tokenizer", model=name, found=printable((pre if model == "gpt2" else model) or "?")
         )
     try:
-        return frozenset(split_vocabulary(metadata[TOKENS])[0])
+        marks = frozenset(split_vocabulary(metadata[TOKENS])[0])
+        ends = [metadata[TOKENS][metadata[key]] == mark for key, mark in ENDS.items() if key in metadata]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NotAMistralModel("gguf_vocabulary", model=name) from error
+    if not all(ends) or ("[THINK]" in marks) != ("[/THINK]" in marks):
+        raise NotAMistralModel("gguf_vocabulary", model=name)
+    return marks
 
 
 def _nearest(

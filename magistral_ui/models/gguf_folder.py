@@ -26,7 +26,7 @@ def holds_gguf(folder: Path) -> bool:
     """Whether a folder holds GGUF files, and no model in safetensors; False if it cannot be read."""
     try:
         return not (folder / CONFIG_FILE).exists() and any(_files(folder))
-    except OSError:
+    except (OSError, ValueError):  # no folder, or not even a path
         return False
 
 

@@ -1,5 +1,6 @@
 """The shape of a GGUF file's model and the bytes of its parts, from its header; it checks that they belong together."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Set
@@ -15,6 +16,8 @@ LAYER_PARTS = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_no
 FUSED_PARTS = ("attn_q", "attn_k", "attn_v")
 """May be one tensor, `attn_qkv`."""
 MAX_LAYERS = 1_000
+ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
+"""The kinds that llama.cpp knows; any other ends its process."""
 LIKE_UNKNOWN = "Q8_0"
 """As what a quantization counts whose size is not known: rather too large."""
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
@@ -36,6 +39,7 @@ def shape_in(header: GGUFHeader, architecture: str, *, complete: bool) -> ModelS
     layers = checked_size(size("block_count"))
     if layers > MAX_LAYERS:
         raise ValueError(f"{layers} layers")
+    _check_constants(header, architecture)
     return ModelShape(
         vocabulary=len(header.metadata[TOKENS]),
         hidden=hidden,
@@ -47,6 +51,19 @@ def shape_in(header: GGUFHeader, architecture: str, *, complete: bool) -> ModelS
         tied=complete and all(tensor.name != "output.weight" for tensor in header.tensors),
         context_length=checked_size(size("context_length")),
     )
+
+
+def _check_constants(header: GGUFHeader, architecture: str) -> None:
+    """ValueError for what llama.cpp would abort at, or write nonsense with."""
+    told = header.metadata
+    epsilon = told[f"{architecture}.attention.layer_norm_rms_epsilon"]
+    base = told.get(f"{architecture}.rope.freq_base", 10_000.0)
+    if not isinstance(epsilon, float) or not 0 <= epsilon < 1:
+        raise ValueError(f"epsilon {epsilon}")
+    if not isinstance(base, float) or not 0 < base < math.inf:
+        raise ValueError(f"rotation base {base}")
+    if told.get(f"{architecture}.rope.scaling.type", "none") not in ROPE_SCALINGS:
+        raise ValueError(f"rotation of kind {told[f'{architecture}.rope.scaling.type']}")
 
 
 def quantization_of(header: GGUFHeader) -> str:

@@ -64,6 +64,7 @@ def header_of_shape(shape: ModelShape, architecture: str, marks: tuple[str, ...]
         "attention.head_count_kv": shape.kv_heads,
         "attention.key_length": shape.head_dim,
         "attention.value_length": shape.head_dim,
+        "attention.layer_norm_rms_epsilon": 1e-5,
     }
     metadata |= {f"{architecture}.{key}": value for key, value in sizes.items()}
     metadata |= {key.replace("__", "."): value for key, value in told.items()}
@@ -358,6 +359,20 @@ def test_a_folder_with_a_projector_alone_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotAMistralModel) as refused:
         check_name(str(tmp_path))
     assert refused.value.message.key == "gguf_projector"
+
+
+def test_a_folder_may_be_named_like_a_file(tmp_path: Path) -> None:
+    folder = tmp_path / "demo.gguf"
+    folder.mkdir()
+    with pytest.raises(ModelError):
+        check_name(str(folder))
+    write_demo(folder / "x.gguf")
+    check_name(str(folder))
+
+
+def test_a_short_window_leaves_a_short_context(tmp_path: Path) -> None:
+    facts, _ = inspect_gguf(write_demo(tmp_path / "x.gguf", {"llama.attention.sliding_window": 512}))
+    assert facts.shape.context_length == facts.card.context_length == facts.card.recommended_length == 512
 
 
 def test_a_folder_of_safetensors_is_not_for_llama_cpp(tmp_path: Path) -> None:

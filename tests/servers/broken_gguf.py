@@ -162,6 +162,32 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no architecture": (rewritten(general__architecture=None), "gguf_damaged"),
     "an architecture that is a number": (rewritten(general__architecture=7), "gguf_damaged"),
     "parts without end": (rewritten(split__count=2**31), "gguf_damaged"),
+    "a part of itself": (rewritten(split__count="2"), "gguf_damaged"),
+    "heads for each layer": (rewritten(llama__attention__head_count=[6] * 4), "gguf_damaged"),
+    "keys for each layer": (rewritten(llama__attention__head_count_kv=[2] * 4), "gguf_damaged"),
+    "no keys": (rewritten(llama__attention__head_count_kv=0), "gguf_damaged"),
+    "other keys": (rewritten(llama__attention__head_count_kv=3), "gguf_damaged"),
+    "longer values": (rewritten(llama__attention__value_length=64), "gguf_damaged"),
+    "layers that are no whole number": (rewritten(llama__block_count=2.0), "gguf_damaged"),
+    "a context of nothing": (rewritten(llama__context_length=0), "gguf_damaged"),
+    "a window in words": (rewritten(llama__attention__sliding_window="wide"), "gguf_damaged"),
+    "an unknown rotation": (rewritten(llama__rope__scaling__type="swirl"), "gguf_damaged"),
+    "a rotation that is a number": (rewritten(llama__rope__scaling__type=4), "gguf_damaged"),
+    "a rotation without a base": (rewritten(llama__rope__freq_base=0.0), "gguf_damaged"),
+    "a rotation that is not a number": (rewritten(llama__rope__freq_base=float("nan")), "gguf_damaged"),
+    "no epsilon": (rewritten(llama__attention__layer_norm_rms_epsilon=None), "gguf_damaged"),
+    "an epsilon in words": (rewritten(llama__attention__layer_norm_rms_epsilon="small"), "gguf_damaged"),
+    "an epsilon below zero": (rewritten(llama__attention__layer_norm_rms_epsilon=-1.0), "gguf_damaged"),
+    "an epsilon that is not a number": (
+        rewritten(llama__attention__layer_norm_rms_epsilon=float("nan")),
+        "gguf_damaged",
+    ),
+    "fewer tokens than rows": (_other_tokens(lambda all: all[:-5]), "gguf_damaged"),
+    "more tokens than rows": (_other_tokens(lambda all: [*all, "more"]), "gguf_damaged"),
+    "an embedding in one dimension": (
+        _other_tensors(lambda all: {**all, "token_embd.weight": all["token_embd.weight"].reshape(-1)}),
+        "gguf_damaged",
+    ),
 }
 """What is damaged or hostile, how it is written, and the key of its sentence."""
 
@@ -186,5 +212,22 @@ OTHERS: dict[str, tuple[Callable[[Path], None], str]] = {
         _other_tokens(lambda all: [{BYTES[3]: BYTES[4], BYTES[4]: BYTES[3]}.get(each, each) for each in all]),
         "gguf_vocabulary",
     ),
+    "tokens that are numbers": (rewritten(tokenizer__ggml__tokens=[1, 2, 3]), "gguf_vocabulary"),
+    "tekken's splitting of another vocabulary": (rewritten(tokenizer__ggml__model="llama"), "gguf_other_tokenizer"),
+    "a splitting that is a number": (rewritten(tokenizer__ggml__pre=3), "gguf_other_tokenizer"),
+    "no splitting": (rewritten(tokenizer__ggml__pre=None), "gguf_other_tokenizer"),
+    "[THINK] without its end": (
+        _other_tokens(lambda all: [each.replace("[/THINK]", "[/THINX]") for each in all]),
+        "gguf_vocabulary",
+    ),
+    "[/THINK] without its beginning": (
+        _other_tokens(lambda all: [each.replace("[THINK]", "[THINX]") for each in all]),
+        "gguf_vocabulary",
+    ),
+    "another beginning": (rewritten(tokenizer__ggml__bos_token_id=7), "gguf_vocabulary"),
+    "another end": (rewritten(tokenizer__ggml__eos_token_id=35), "gguf_vocabulary"),
+    "an end beyond the vocabulary": (rewritten(tokenizer__ggml__eos_token_id=2**31 - 1), "gguf_vocabulary"),
+    "an embedding model": (rewritten(general__architecture="bert"), "not_a_mistral_model"),
+    "experts in words": (rewritten(llama__expert_count="8"), "not_a_mistral_model"),
 }
 """What is whole, but no model that runs here."""

@@ -269,4 +269,5 @@ def _json(text: bytes) -> dict[str, Any]:
 
 def _reason(said: dict[str, Any]) -> str:
     error = said.get("error", said)
-    return str(error.get("message", "no reason given")) if isinstance(error, dict) else str(error)
+    reason = str(error.get("message", "no reason given")) if isinstance(error, dict) else str(error)
+    return reason.partition("last read")[0]  # of the request, which may hold what a person typed

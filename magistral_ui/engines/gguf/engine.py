@@ -7,6 +7,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.prompt import Prompt
@@ -111,7 +112,8 @@ class GGUFEngine:
             thread.join(0.1)
 
     def _report(self, status: Loading) -> None:
-        self._status = status
+        crash = self._running.crash if self._running else None
+        self._status = replace(status, notices=(*status.notices, crash)) if crash else status
 
     def _load_and_run(self) -> None:
         from magistral_ui.engines.gguf.running_gguf import RunningGGUF
@@ -145,5 +147,5 @@ class GGUFEngine:
             if self._closing.is_set():
                 return
             log.warning("llama.cpp has ended, and is started again: %s", running.server.stderr_tail())
-            self._status = Loading("restarting", notices=running.info.notices)
+            self._report(Loading("restarting", notices=running.info.notices))
             running.restart()

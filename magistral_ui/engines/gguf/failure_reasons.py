@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.errors import ModelError, ModelFilesBroken, OutOfMemory
+from magistral_ui.errors import LibraryMissing, ModelError, ModelFilesBroken, NotAMistralModel, OutOfMemory
 
 MAX_REASON = 200
 """Characters of a line of the log in a sentence."""
 PACKAGE = "xllamacpp"
+CRASH_LINES = 10
+"""Of the log of a child that crashed; those before may be days old."""
 NO_MEMORY = re.compile(
     r"insufficient memory|failed to allocate|unable to allocate|out ?of ?memory|cannot allocate memory|bad_alloc"
     r"|outofdevicememory|outofhostmemory|cudamalloc failed|not enough memory|paging file is too small|alloc_failed",
@@ -32,6 +34,8 @@ DAMAGED = re.compile(
     r"|extremely large|wrong type",
     re.I,
 )
+REFUSED = re.compile(r"error loading model|llama-[\w-]+\.cpp:\d+: GGML_ASSERT\(hparams")
+"""What llama.cpp says of a file that it could not load for any other reason; nothing is gained by trying it again."""
 CARD = re.compile(
     r"(CUDA error.*|ROCm error.*|hipError.*|vk::.*|ErrorDeviceLost.*|ggml_metal.*error.*|SYCL error.*|driver version is.*)",
     re.I,
@@ -63,6 +67,14 @@ def reason_of(
     return _by_log(names, text) or by_signal or _unknown(names, lines, returncode)
 
 
+def crash_reason_of(names: ModelNames, lines: Sequence[str], returncode: int | None) -> ModelError:
+    """The error for a child that had been serving: what its log says about files is of requests that failed before."""
+    text = "\n".join(lines[-CRASH_LINES:])
+    if found := _by_signal(names, returncode) or _by_card(names, text):
+        return found
+    return OutOfMemory("out_of_memory") if NO_MEMORY.search(text) else _unknown(names, lines, returncode)
+
+
 def signal_name(returncode: int | None) -> str:
     """The signal that ended a process; empty if none did."""
     if returncode is None:
@@ -87,15 +99,22 @@ def last_error(lines: Sequence[str]) -> str:
 
 def _import_failure(detail: str, missing: bool) -> ModelError:
     if missing:
-        return ModelError("gguf_not_installed", command=f"pip install {PACKAGE}")
+        return LibraryMissing("llama_cpp_missing")
     return ModelError("gguf_library_unusable", reason=detail[:MAX_REASON].rstrip(" ."))
 
 
+def _by_card(names: ModelNames, text: str) -> ModelError | None:
+    card = CARD.search(text)
+    if card is None:
+        return None
+    if NO_MEMORY.search(card[1]):
+        return OutOfMemory("gguf_out_of_memory", model=names.model, device=names.device)
+    return ModelError("gguf_card_failed", device=names.device, reason=card[1][:MAX_REASON].rstrip(" ."))
+
+
 def _by_log(names: ModelNames, text: str) -> ModelError | None:
-    if card := CARD.search(text):
-        if NO_MEMORY.search(card[1]):
-            return OutOfMemory("gguf_out_of_memory", model=names.model, device=names.device)
-        return ModelError("gguf_card_failed", device=names.device, reason=card[1][:MAX_REASON].rstrip(" ."))
+    if card := _by_card(names, text):
+        return card
     if NO_MEMORY.search(text):
         if CONTEXT.search(text):
             return OutOfMemory("gguf_context_too_large", model=names.model, device=names.device, tokens=names.context)
@@ -107,11 +126,13 @@ def _by_log(names: ModelNames, text: str) -> ModelError | None:
     if unsupported := UNSUPPORTED.search(text):
         return ModelError("gguf_unsupported", model=names.model, reason=unsupported[1][:MAX_REASON])
     if "CLIP cannot be used as main model" in text:
-        return ModelError("gguf_is_a_projector", file=names.file)
+        return NotAMistralModel("gguf_projector", model=names.file)
     if projector:
         return ModelFilesBroken("gguf_projector_unusable", model=names.model, file=names.mmproj)
     if DAMAGED.search(text):
         return ModelFilesBroken(model=names.model, file=names.file)
+    if REFUSED.search(text):
+        return ModelFilesBroken("gguf_damaged", model=names.model, file=names.file)
     return None
 
 

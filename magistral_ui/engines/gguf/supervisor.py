@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import secrets
+import select
+import socket
 import threading
 import time
 from collections import deque
@@ -17,7 +19,8 @@ import psutil
 
 from magistral_ui.engines.gguf.child_process import ChildProcess
 from magistral_ui.engines.gguf.cpu_cores import usable_cores
-from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
+from magistral_ui.engines.gguf.failure_reasons import ModelNames, crash_reason_of, reason_of
+from magistral_ui.engines.gguf.health import watch_health
 from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.errors import Message, ModelError
@@ -32,7 +35,6 @@ FAILURE_TIMEOUT = 10.0
 """Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
-HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,10 @@ class LlamaServer:
         """Whether the child's process runs."""
         return self._child.alive
 
+    def end_silent(self) -> None:
+        """Kill a server that does not answer as it should; it is started again as after a crash."""
+        self._child.end_silent()
+
     def stderr_tail(self) -> str:
         """The last lines of the child's log, printable; they hold no text of people."""
         return "\n".join(self._child.tail())
@@ -174,6 +180,7 @@ class Supervisor:
             self._serves = child.alive and not self._is_closing()
         if not self._serves:
             raise self._failure(child)
+        watch_health(child, host, port)
         return LlamaServer(host, port, key, child.pid, props, child)
 
     def when_died(self, call: Callable[[Message], None]) -> None:
@@ -214,12 +221,20 @@ class Supervisor:
         connection = http.client.HTTPConnection(host, port, timeout=PROPS_TIMEOUT)
         try:
             connection.request("GET", "/props", headers={"Authorization": f"Bearer {key}"})
+            self._wait_for(connection.sock)
             props = json.loads(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._failure(child) from error
         finally:
             connection.close()
         return props if isinstance(props, dict) else {}
+
+    def _wait_for(self, sock: socket.socket) -> None:
+        """Wait until there is something to read, or the app closes."""
+        end = time.monotonic() + PROPS_TIMEOUT
+        while not select.select([sock], [], [], POLL_SECONDS)[0]:
+            if self._is_closing() or time.monotonic() > end:
+                raise TimeoutError
 
     def _failure(self, child: ChildProcess) -> ModelError | Cancelled:
         """Why a child does not serve; it is ended."""
@@ -233,16 +248,24 @@ class Supervisor:
         return reason
 
     def _reason(self, child: ChildProcess) -> ModelError:
+        return reason_of(self._settings.names(), self._log_of(child), child.returncode, child.answer)
+
+    def _crash_reason(self, child: ChildProcess) -> ModelError:
+        names = self._settings.names()
+        if child.was_silent:
+            return ModelError("gguf_silent", model=names.model)
+        return crash_reason_of(names, self._log_of(child), child.returncode)
+
+    def _log_of(self, child: ChildProcess) -> list[str]:
         folder = f"{self._settings.model.parent}{os.sep}"
-        lines = [line.replace(folder, "") for line in child.tail()]
-        return reason_of(self._settings.names(), lines, child.returncode, child.answer)
+        return [line.replace(folder, "") for line in child.tail()]
 
     def _on_end(self, child: ChildProcess) -> None:
         with self._lock:
             crashed = self._child is child and self._serves and not child.was_ended and not self._is_closing()
             if not crashed:
                 return
-            self._last_reason = self._reason(child).message
+            self._last_reason = self._crash_reason(child).message
             self._crashes.append(time.monotonic())
             listeners = list(self._listeners)
         for call in listeners:

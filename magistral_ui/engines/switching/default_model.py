@@ -1,18 +1,14 @@
 """Names the model that runs if nobody named one, and with it the engine: a GGUF file may be the machine's best choice."""
 
-import re
 from dataclasses import replace
 
 from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp
-from magistral_ui.engines.weights.gguf_download import held_models
-from magistral_ui.engines.weights.pinned_revision import is_complete
-from magistral_ui.models.cards import FAMILY, ModelCard
+from magistral_ui.engines.weights.gguf_entries import held_quantizations
+from magistral_ui.engines.weights.held_repositories import is_complete
+from magistral_ui.models.cards import FAMILY
 from magistral_ui.models.folder import AUTO
-from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.ladder import Held
-
-BITS = re.compile(r"Q(\d)", re.IGNORECASE)
 
 
 def resolve(request: ModelRequest) -> ModelRequest:
@@ -22,7 +18,7 @@ def resolve(request: ModelRequest) -> ModelRequest:
     """
     if request.model not in (None, AUTO) or request.precision != "auto" or not has_llama_cpp():
         return request
-    files = {card.key: _held_files(card) for card in FAMILY}
+    files = {card.key: held_quantizations(card) for card in FAMILY}
     if request.model is None and not any(files.values()):
         return request
     machine = find_machine(request.device)
@@ -31,21 +27,3 @@ def resolve(request: ModelRequest) -> ModelRequest:
     model = files.get(chosen.card.key, {}).get(chosen.precision, chosen.card.key)
     precision = "auto" if ":" in model else chosen.precision
     return replace(request, model=model, precision=precision, chosen_because=chosen.why)
-
-
-def _held_files(card: ModelCard) -> dict[str, str]:
-    """The GGUF models of the card that are complete here: by quantization, as `owner/repo:LABEL`."""
-    found: dict[str, str] = {}
-    for repository in card.gguf_repositories:
-        for model in held_models(repository, None):
-            found.setdefault(_quantization_of(model.label), f"{repository}:{model.label}")
-    found.pop("", None)
-    return found
-
-
-def _quantization_of(label: str) -> str:
-    """The nearest of the known quantizations, such as Q4_K_M for UD-Q4_K_XL; empty if there is none."""
-    if label.upper() in QUANTIZATIONS:
-        return label.upper()
-    bits = BITS.search(label)
-    return next((name for name in QUANTIZATIONS if bits and name.startswith(f"Q{bits[1]}")), "")

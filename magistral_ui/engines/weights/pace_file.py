@@ -6,6 +6,7 @@ Whatever is wrong with that file, it is as if nothing were known.
 import json
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -69,8 +70,13 @@ def known_estimate(shape: ModelShape, precision: str, device: NamedDevice) -> fl
 
 
 def keep_estimate(shape: ModelShape, precision: str, device: NamedDevice, tokens_per_second: float) -> None:
+    keep_estimates(shape, {precision: tokens_per_second}, device)
+
+
+def keep_estimates(shape: ModelShape, paces: Mapping[str, float], device: NamedDevice) -> None:
+    """Remember tokens per second by precision."""
     known = _read()
-    known.estimated[_key(shape, precision, device)] = tokens_per_second
+    known.estimated.update((_key(shape, precision, device), pace) for precision, pace in paces.items())
     _write(known)
 
 

@@ -87,7 +87,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "with a future type": with_tensor(whole, "type", 99),
         "with a removed type": with_tensor(whole, "type", 4),
     }
-    others = {"with thousands of layers": (with_number(whole, "llama.block_count", 9_999), "gguf_ended")}
+    others = {"with thousands of layers": (with_number(whole, "llama.block_count", 9_999), "gguf_damaged")}
     return (
         {name: (data, "model_files_broken") for name, data in damaged.items()}
         | {name: (data, "gguf_unsupported") for name, data in unsupported.items()}

@@ -204,7 +204,7 @@ def test_the_library_is_asked_once_where_there_is_no_card(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("code", "key"),
     [
-        ("raise ModuleNotFoundError('no')", "gguf_not_installed"),
+        ("raise ModuleNotFoundError('no')", "llama_cpp_missing"),
         ("raise ImportError('libcuda.so.1: cannot open')", "gguf_library_unusable"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "gguf_processor_too_old"),
     ],

@@ -91,7 +91,7 @@ def test_a_folder_is_no_model(tmp_path: Path) -> None:
 
 
 def test_a_projector_is_no_model() -> None:
-    assert reason(files() / "mmproj.gguf") == Message("gguf_is_a_projector", {"file": "mmproj.gguf"})
+    assert reason(files() / "mmproj.gguf") == Message("gguf_projector", {"model": "mmproj.gguf"})
 
 
 def test_a_model_is_no_projector() -> None:
@@ -154,7 +154,7 @@ def fake_package(folder: Path, code: str) -> None:
 @pytest.mark.parametrize(
     ("code", "key"),
     [
-        ("raise ModuleNotFoundError('no xllamacpp')", "gguf_not_installed"),
+        ("raise ModuleNotFoundError('no xllamacpp')", "llama_cpp_missing"),
         ("raise ImportError('libcuda.so.1: cannot open shared object file')", "gguf_library_unusable"),
         ("os.kill(os.getpid(), signal.SIGILL)", "gguf_processor_too_old"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "gguf_killed"),

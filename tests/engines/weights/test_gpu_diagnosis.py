@@ -47,9 +47,9 @@ CASES = [
     ([card("580.65.06")], CUDA_13, "-1", "gpu_hidden", "“-1”", "driver"),
     ([card("580.65.06")], CUDA_13, "7", "gpu_hidden", "“7”", "driver"),
     ([card("580.65.06", (6, 1), "GTX 1080 Ti")], CUDA_13, None, "gpu_too_old", "7.5", "pip"),
-    ([card("535.10", (7, 0), "V100")], WITHOUT, None, "gpu_too_old", "--base-url", "pip"),
+    ([card("535.10", (7, 0), "V100")], WITHOUT, None, "gpu_too_old", "--model owner/name-GGUF", "pip"),
     ([GraphicsCard("NVIDIA")], CUDA_13, None, "gpu_driver_missing", "https://www.nvidia.com/drivers", "pip"),
-    ([GraphicsCard("AMD", nvidia=False)], CUDA_13, None, "gpu_not_nvidia", "--base-url", "pip"),
+    ([GraphicsCard("AMD", nvidia=False)], CUDA_13, None, "gpu_not_nvidia", "--model owner/name-GGUF", "pip"),
     (
         [card("580.65.06")],
         TorchBuild("2.13.0", "13.0", "CUDA unknown error. More."),
