@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
+from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.gguf.devices import find_llama_device
-from magistral_ui.engines.gguf.fitting import choose_gguf_plan
+from magistral_ui.engines.gguf.fitting import plan_fitting
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace, read_bytes
 from magistral_ui.engines.switching.machine import Machine, find_machine, has_llama_cpp, has_torch
 from magistral_ui.engines.weights.quantized_cache import copies_folder, copies_held
@@ -98,15 +99,8 @@ def _print_file_plan(file: Path, wanted: str, kv_type: str, context: int | None)
         facts = facts.with_mmproj(beside[1])
     device = find_llama_device(wanted)
     place = device.place
-    planned = choose_gguf_plan(
-        facts.name,
-        facts.shape,
-        facts.weights,
-        device,
-        kv_type=kv_type,
-        context=context,
-        recommended=facts.card.recommended_length,
-    )
+    request = ModelRequest(str(file), kv_type=kv_type, context_length=context)
+    planned = plan_fitting(facts.name, facts, request, device)
     name, free, total = device.name, f"{place.free / 2**30:.1f}", f"{place.total / 2**30:.1f}"
     print(text("plan_machine", name=name, free=free, total=total) + "\n")
     for line in file_lines(facts.name, planned, facts.shape.layers):

@@ -152,7 +152,8 @@ def _proxies(value: str) -> str:
     return value
 
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
+DEVICES = ("auto", "cpu", "gpu", "cuda", "mps")
+"""`gpu` is any GPU that an installed library can use; `cuda` is NVIDIA's or AMD's by CUDA or ROCm, and `mps` Apple's."""
 ENGINES = ("local", "openai")
 PRECISIONS = ("auto", "float32", "bfloat16", "nf4", "int8", *QUANTIZATIONS)
 """The last ones are those of GGUF files, as llama.cpp names them."""

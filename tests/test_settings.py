@@ -41,7 +41,7 @@ def test_flags_win_over_variables() -> None:
         ("port", "http"),
         ("port", "-1"),
         ("port", "7860.0"),
-        ("device", "gpu"),
+        ("device", "tpu"),
         ("precision", "int4"),
         ("precision", "Q9_X"),
         ("kv_type", "q4_0"),

@@ -12,7 +12,8 @@ from magistral_ui.models.shape import ModelShape
 EXACT_BITS = 9.5
 """Bits per parameter beyond which more exact weights are only slower: 8 and the blocks' scales, some layers in 16."""
 GOOD_BITS = 4.0
-"""Bits below which answers are clearly worse, though better than those of a smaller model."""
+"""Bits below which answers are clearly worse. Which model is best is not chosen here: while another one of the family fits in
+this many bits, `ladder.COARSE` prefers that one, and says why."""
 MIN_BITS = 3.0
 """Bits below which a reasoning model loses its thread."""
 FAST_BITS = 5.2

@@ -237,6 +237,21 @@ def read_mmproj(path: Path) -> MmprojFacts:
         raise ModelFilesBroken("gguf_damaged", model=name, file=name) from error
 
 
+def _check_tower(shapes: Mapping[str, tuple[int, ...]], vision: VisionShape, heads: int) -> None:
+    """ValueError where the tensors are not as the file says: llama.cpp would not notice before it sees an image, and abort."""
+    hidden = vision.hidden
+    expected = {
+        "v.patch_embd": (vision.patch, vision.patch, vision.channels, hidden),
+        "v.blk.0.ffn_gate": (hidden, vision.intermediate),
+        "mm.patch_merger": (hidden * vision.merge**2, hidden),
+    }
+    for name, shape in expected.items():
+        if shapes.get(f"{name}.weight", shape) != shape:
+            raise ValueError(f"{name} is not {shape}")
+    if hidden % (2 * heads):
+        raise ValueError(f"{heads} heads")
+
+
 def _vision(header: GGUFHeader, bytes: int) -> MmprojFacts:
     def size(key: str, usual: int | None = None) -> int:
         return checked_size(header.metadata.get(f"clip.vision.{key}", usual))
@@ -253,6 +268,7 @@ def _vision(header: GGUFHeader, bytes: int) -> MmprojFacts:
         projector_bias="mm.1.bias" in shapes,
     )
     width = size("projection_dim")
+    _check_tower(shapes, vision, size("attention.head_count"))
     if vision.image > MAX_IMAGE_SIDE or vision.patch * vision.merge > vision.image or shapes["mm.2.weight"][1] != width:
         raise ValueError(f"not a vision tower: {vision}, width {width}")
     return MmprojFacts(vision, bytes, width, printable(header.metadata.get("general.name")))

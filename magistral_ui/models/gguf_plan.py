@@ -137,6 +137,11 @@ def _longest(plans: Sequence[MemoryPlan], good: int) -> MemoryPlan:
     return next(each for each in plans if each.context >= good or each.context * MIN_CONTEXT_GAIN >= most)
 
 
+def _in_order(places: Sequence[DeviceBudget]) -> Sequence[DeviceBudget]:
+    """GPUs as llama.cpp fills them."""
+    return sorted(places, key=lambda place: place.index)
+
+
 @dataclass(frozen=True, slots=True)
 class _Planner:
     """Plans with keys and values of one type, and images of one size."""
@@ -153,7 +158,7 @@ class _Planner:
         if self.place.type == "cpu":
             return self._on_cpu()
         places, good = self.place.all, min(GOOD_CONTEXT, self.limit)
-        plans = [self._on_gpus(places[: n + 1]) for n in range(len(places))]
+        plans = [self._on_gpus(_in_order(places[: n + 1])) for n in range(len(places))]
         return next((each for each in plans if each.context >= good), max(plans, key=lambda each: each.context))
 
     def partly(self, tokens: int) -> MemoryPlan | None:
@@ -161,7 +166,7 @@ class _Planner:
 
         An Apple GPU has no memory of its own. While a prompt is read, a layer of those in RAM is copied to the GPU.
         """
-        layers, places = self.weights.layers, self.place.all
+        layers, places = self.weights.layers, _in_order(self.place.all)
         if self.place.type == "mps" or not self.place.host:
             return None
         rooms = [self._room(place, n) - (max(layers) if n == 0 else 0) for n, place in enumerate(places)]
@@ -231,7 +236,8 @@ class _Planner:
             working = (
                 buffers + (image_buffer_bytes(self.shape) if n == 0 else 0) + (process_bytes(self.shape) if cpu else 0)
             )
-            shares.append(Share(count, held, working, margin_bytes(place), pool * count * self._kv_per_layer))
+            kv = pool * count * self._kv_per_layer
+            shares.append(Share(count, held, working, margin_bytes(place), kv, place.index))
             first += count
         return MemoryPlan(
             precision=self.weights.quantization,

@@ -41,6 +41,8 @@ class DeviceBudget:
     """Whether attention is fused, so that its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
     host: int = 0
     """Beside a GPU: bytes of RAM that are unused now, for the layers that llama.cpp runs on the processor."""
+    index: int = 0
+    """llama.cpp's number of this GPU: it places layers in this order."""
 
     @property
     def all(self) -> tuple["DeviceBudget", ...]:
@@ -56,6 +58,8 @@ class Share:
     working: int
     margin: int
     kv_bytes: int
+    index: int = 0
+    """Of the device, for llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,7 +63,7 @@ class ModelActions:
 
     def download(self, data: Json) -> Json:
         key = _key(data)
-        self._allowed().library.download(key)
+        self._allowed().download(key)
         log_event("model_download", model=key)
         return self._value()
 
@@ -141,6 +141,12 @@ class SwitchableModels:
         self._fit.stop_timing()
         if self._library is not None:
             self._library.close()
+
+    def download(self, key: str) -> None:
+        """Begin or resume a download; of a GGUF model only if it fits, since it can be of no other use here."""
+        if ":" in key:
+            self._fit.look().check(key, "auto", None)
+        self.library.download(key)
 
     def switch(self, key: str, precision: str, context: int | None, running: Any) -> bool:
         """Load a model, after its download if it is not complete. False if the owner must be asked what happens to replies."""

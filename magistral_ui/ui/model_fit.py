@@ -9,6 +9,7 @@ from magistral_ui.engines.base import Ready, info_of
 from magistral_ui.errors import Message, ModelRefused
 from magistral_ui.models.cards import CARDS, DEMO, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from magistral_ui.models.gguf_names import is_quantization, split_name
 from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.shape import ModelShape
 
@@ -45,6 +46,9 @@ class Fit:
 
     def check(self, key: str, precision: str, context: int | None) -> None:
         """Refuse a model that does not fit as requested, before gigabytes are downloaded for nothing."""
+        if ":" in key:
+            self._check_gguf(key, context)
+            return
         found = self.found.get(key)
         if found is None or found.card.shape is None:
             return
@@ -52,6 +56,17 @@ class Fit:
             raise ModelRefused(found.refusal.key, **found.refusal.values)
         wanted = COPY_PRECISION if key in RE_UPLOADS else precision
         self.freed.check(found, wanted, context)
+
+    def _check_gguf(self, key: str, context: int | None) -> None:
+        """The same for `owner/repo:QUANT`."""
+        from magistral_ui.engines.weights.gguf_download import card_of_repository
+        from magistral_ui.models.gguf_choice import counted_as
+
+        repository, label = split_name(key)
+        card = card_of_repository(repository)
+        found = self.found.get(card.key) if card else None
+        if found is not None and is_quantization(label):
+            self.freed.check(found, counted_as(label), context)
 
 
 class ModelFit:

@@ -29,6 +29,7 @@ from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from tests.benchmarks import gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
 from tests.benchmarks.requests import WORDS, UniqueRequests
@@ -269,14 +270,21 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
-    parser.add_argument("--only", default="", help="float32, bfloat16 or small")
+    parser.add_argument("--only", default="", help="float32, bfloat16, small or gguf")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     folder = make_model(Path(tempfile.gettempdir()) / "magistral-ui-bench-model")
-    lines = measured(rows(folder, chosen.quick, chosen.only))
-    if not chosen.quick and not chosen.only:
-        write_table("engine", lines)
+    lines: list[Row] = []
+    if chosen.only != "gguf":
+        lines = measured(rows(folder, chosen.quick, chosen.only))
+        if not chosen.quick and not chosen.only:
+            write_table("engine", lines)
+    if chosen.only in ("", "gguf"):
+        beside = measured(gguf.rows(folder, chosen.quick))
+        if not chosen.quick:
+            write_table("gguf", beside, gguf.versions())
+        lines += beside
     sys.exit(not all(row.met for row in lines))
 
 

@@ -269,6 +269,11 @@ def test_a_projector_says_what_it_fits(tmp_path: Path) -> None:
         ({"clip.vision.image_size": 2**30}, ModelFilesBroken, "gguf_damaged"),
         ({"clip.vision.patch_size": 0}, ModelFilesBroken, "gguf_damaged"),
         ({"clip.vision.block_count": "three"}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.attention.head_count": 0}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.attention.head_count": 7}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.embedding_length": 32}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.feed_forward_length": 3}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.spatial_merge_size": 5}, ModelFilesBroken, "gguf_damaged"),
     ],
 )
 def test_another_projector_is_refused(tmp_path: Path, told: dict[str, Any], error: type[ModelError], key: str) -> None:

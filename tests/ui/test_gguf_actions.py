@@ -10,7 +10,7 @@ from magistral_ui.engines.base import EngineStatus, Loading, ModelInfo, ModelReq
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.switching.machine import Machine
 from magistral_ui.engines.weights.library import LibraryEntry
-from magistral_ui.errors import BadInput
+from magistral_ui.errors import BadInput, DeviceTooSmall
 from magistral_ui.models.cards import DEMO, MINISTRAL_3_3B
 from magistral_ui.ui.model_actions import ModelActions, SwitchableModels
 from magistral_ui.ui.model_fit import Fit
@@ -90,6 +90,29 @@ def test_a_card_in_a_quantization_is_its_gguf_model(computer: Computer) -> None:
     assert [(each.model, each.precision) for each in computer.asked] == [(KEY, "auto")]
     computer.actions.switch({"key": MINISTRAL_3_3B.key, "precision": "Q8_0"})
     assert computer.downloads == [KEY.replace("Q4_K_M", "Q8_0")], "what is not here is downloaded first"
+
+
+@pytest.mark.parametrize("action", ["download", "switch"])
+def test_what_does_not_fit_is_refused_before_it_is_downloaded(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    assert computer.actions._switchable is not None
+    small = LlamaDevice("cpu", "CPU", "CPU", 5 * 2**30, 2**33)
+    machine = Machine(None, small)
+    found = {each.card.key: each for each in machine.candidates()}
+    fit = Fit(machine, machine, found, None, lambda *_: (None, False))
+    monkeypatch.setattr(computer.actions._switchable._fit, "look", lambda: fit)
+    for quantization in ("BF16", "Q8_0", "UD-Q8_K_XL"):
+        with pytest.raises(DeviceTooSmall):
+            getattr(computer.actions, action)({"key": KEY.replace("Q4_K_M", quantization)})
+    assert computer.downloads == []
+    getattr(computer.actions, action)({"key": KEY.replace("Q4_K_M", "Q2_K")})
+    assert computer.downloads == [KEY.replace("Q4_K_M", "Q2_K")]
+
+
+def test_a_gguf_model_without_its_library_is_not_planned(computer: Computer) -> None:
+    found = Machine(None, LlamaDevice("cpu", "CPU", "CPU", 2**34, 2**34)).candidates()
+    Machine(None, None).check(found[-1], "Q4_K_M", None)
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ def main() -> None:
 def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
     """llama.cpp's parameters for what the page asks."""
     params = xllamacpp.CommonParams()
-    params.model.path = told["model"]
+    params.model.path = named(told["model"])
     if told["mmproj"]:
-        params.mmproj.path = told["mmproj"]
+        params.mmproj.path = named(told["mmproj"])
         params.image_min_tokens, params.image_max_tokens = MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], told["port"], [told["key"]]
     params.n_threads_http = 2 * told["slots"] + SPARE_HTTP_THREADS
@@ -98,7 +98,31 @@ def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
         params.split_mode, params.main_gpu = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE, -1
         params.no_kv_offload = params.no_op_offload = True
         params.mmproj_use_gpu = False
+    elif told["tensor_split"]:
+        _divide(xllamacpp, params, told["tensor_split"])
+        params.mmproj_device = told["mmproj_device"]
     return params
+
+
+def _divide(xllamacpp: Any, params: Any, layers: list[int]) -> None:
+    """Have each graphics card hold as many layers as planned, instead of what is proportional to its free memory.
+
+    Of a card that holds none, llama.cpp then takes no memory either, if only one is left.
+    """
+    used = [index for index, count in enumerate(layers) if count]
+    if len(used) == 1:
+        params.split_mode, params.main_gpu = xllamacpp.llama_split_mode.LLAMA_SPLIT_MODE_NONE, used[0]
+    else:
+        params.tensor_split = [float(count) for count in layers] + [0.0] * (len(params.tensor_split) - len(layers))
+
+
+def named(path: str) -> str:
+    """`path`, or another name of the same file where that is not Unicode, as llama.cpp's names are."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+    return path
 
 
 def devices(xllamacpp: Any) -> list[dict[str, Any]]:

@@ -52,6 +52,10 @@ class LlamaDevice:
     total: int
     others: tuple["LlamaDevice", ...] = ()
     """The machine's other graphics cards with the same backend."""
+    index: int = 0
+    """llama.cpp's number of a graphics card."""
+    short_name: str = ""
+    """llama.cpp's own name of it, as CUDA0."""
     hindrance: Message | None = field(default=None, compare=False)
     """Why a graphics card that is present is not used, with the remedy."""
 
@@ -60,7 +64,9 @@ class LlamaDevice:
         """As the memory plan counts it; `type` is `cpu`, `cuda` (also ROCm), `mps` (Metal) or `gpu` (all others)."""
         others = tuple(each.place for each in self.others)
         host = psutil.virtual_memory().available if self.kind == "gpu" else 0
-        return DeviceBudget(PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others, host=host)
+        return DeviceBudget(
+            PLACE_TYPES.get(self.backend, "gpu"), self.free, self.total, others, host=host, index=self.index
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +119,8 @@ def ask_child() -> Listing:
 
 def listing_of(answer: Mapping[str, Any]) -> Listing:
     """What child.py answered, as this module counts it."""
-    found = [(each["type"], _device(each)) for each in answer["devices"] if each["type"] in ("GPU", "IGPU")]
-    cards = [device for kind, device in found if kind == "GPU"] or [device for _, device in found][:1]
+    found = {kind: [each for each in answer["devices"] if each["type"] == kind] for kind in ("GPU", "IGPU")}
+    cards = [_device(each, index) for index, each in enumerate(found["GPU"] or found["IGPU"][:1])]
     backends = re.findall(r"(?:^|\| )(\w+) : ", str(answer.get("system", "")))
     return Listing(tuple(cards), frozenset(backends))
 
@@ -167,10 +173,12 @@ def _listing() -> Listing:
     return ask_child() if known.devices and asked_before else known
 
 
-def _device(said: Mapping[str, Any]) -> LlamaDevice:
-    short = str(said["name"]).rstrip("0123456789")
+def _device(said: Mapping[str, Any], index: int) -> LlamaDevice:
+    name = str(said["name"])
+    short = name.rstrip("0123456789")
     backend = BACKENDS.get(short, short)
-    return LlamaDevice("gpu", backend, str(said["description"]) or backend, int(said["free"]), int(said["total"]))
+    free, total = int(said["free"]), int(said["total"])
+    return LlamaDevice("gpu", backend, str(said["description"]) or backend, free, total, (), index, name)
 
 
 def _from_drm(vendor: str, name: str) -> list[GraphicsCard]:

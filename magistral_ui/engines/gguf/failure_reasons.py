@@ -64,7 +64,8 @@ def reason_of(
         return _import_failure(str(answer.get("detail", "")), bool(answer.get("missing")))
     text = "\n".join(lines)
     by_signal = _by_signal(names, returncode)
-    return _by_log(names, text) or by_signal or _unknown(names, lines, returncode)
+    detail = str((answer or {}).get("detail", ""))
+    return _by_log(names, text) or by_signal or _unknown(names, lines or [detail], returncode)
 
 
 def crash_reason_of(names: ModelNames, lines: Sequence[str], returncode: int | None) -> ModelError:

@@ -1,7 +1,9 @@
 """Plans a GGUF model's memory on llama.cpp's device, or says what it would need; it loads nothing."""
 
+from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.errors import DeviceTooSmall
+from magistral_ui.models.gguf_file import GGUFFacts
 from magistral_ui.models.gguf_plan import GGUFWeights, needed_gguf_bytes, plan_gguf
 from magistral_ui.models.memory import MIN_CONTEXT, MemoryPlan, fits
 from magistral_ui.models.shape import ModelShape
@@ -31,4 +33,17 @@ def choose_gguf_plan(
         free=round(sum(each.free for each in place.all) / 1e9, 1),
         needed=round(needed / 1e9, 1),
         other=weights.quantization,
+    )
+
+
+def plan_fitting(name: str, facts: GGUFFacts, request: ModelRequest, device: LlamaDevice) -> MemoryPlan:
+    """The memory plan of a model on `device`. Raises DeviceTooSmall if it does not fit."""
+    return choose_gguf_plan(
+        name,
+        facts.shape,
+        facts.weights,
+        device,
+        kv_type=request.kv_type,
+        context=request.context_length,
+        recommended=facts.card.recommended_length,
     )

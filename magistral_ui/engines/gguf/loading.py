@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from magistral_ui.engines.base import Loading, ModelInfo, ModelRequest
 from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
-from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, plan_fitting
+from magistral_ui.engines.gguf.fitting import plan_fitting
+from magistral_ui.engines.gguf.source import GGUFSource, find_gguf
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.progress import Report
@@ -82,6 +83,7 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
     """How llama.cpp is to run what was planned."""
     slots = plan.slots or MAX_SEQUENCES
     pool = max(plan.context, plan.kv_bytes // plan.kv_per_token)
+    on_cards = bool(plan.gpu_layers) and (bool(device.others) or device.index > 0)
     return ServerSettings(
         model=source.files[0],
         mmproj=source.mmproj,
@@ -89,12 +91,27 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
         slots=slots,
         batch=batch_of(device.kind),
         gpu_layers=plan.gpu_layers or 0,
+        tensor_split=_tensor_split(plan) if on_cards else (),
+        mmproj_device=_name_of(device, plan.shares[0].index) if on_cards and source.mmproj else "",
         kv_type=plan.kv_type or "f16",
         threads=request.threads,
         model_name=source.name,
         device_name=device.name,
         parts=source.files,
     )
+
+
+def _tensor_split(plan: MemoryPlan) -> tuple[int, ...]:
+    """Layers by graphics card; the last one that is used also holds the head, which llama.cpp counts as a layer."""
+    layers = [0] * (1 + plan.shares[-1].index)
+    for share in plan.shares:
+        layers[share.index] = share.layers
+    layers[-1] += 1
+    return tuple(layers)
+
+
+def _name_of(device: LlamaDevice, index: int) -> str:
+    return next((each.short_name for each in (device, *device.others) if each.index == index), "")
 
 
 def tokenizer_of(source: GGUFSource, plan: MemoryPlan) -> Tokenizer:

@@ -9,12 +9,12 @@ from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.gguf.default_model import choose_gguf
 from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.devices import LlamaDevice
-from magistral_ui.engines.gguf.fitting import choose_gguf_plan
+from magistral_ui.engines.gguf.fitting import plan_fitting
 from magistral_ui.engines.gguf.repository import fetch, is_gguf_repository
 from magistral_ui.engines.gguf.tekken import rebuild_tekken
 from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound, unreadable
+from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.cards import CARDS, DEMO, ModelCard, find_card
 from magistral_ui.models.folder import AUTO, DEMO_FOLDER, is_repository
 from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
@@ -90,6 +90,8 @@ def find_gguf(
 ) -> GGUFSource:
     """Resolve `request`; what a repository lacks here is downloaded, if the plan for `device` says that it fits.
 
+    Whether what is here already fits is not asked.
+
     `warn` is told if the model could see images, but its projector is missing.
 
     Raises ModelNotFound, NotAMistralModel, ModelFilesBroken, DownloadFailed, DeviceTooSmall or progress.Cancelled.
@@ -107,7 +109,6 @@ def find_gguf(
         source = _from_repository(name, card, request, device, report, closing)
     else:
         source = _from_path(path, request)
-    plan_fitting(source.card.name, source.facts, request, device)
     if source.facts.takes_mmproj and source.mmproj is None:
         warn(Message("gguf_without_projector", {"model": source.card.name}))
     return replace(source, chosen_because=why)
@@ -164,10 +165,18 @@ def _from_repository(
 
     download = fetch(repository, label or precision or None, request.revision, planned, report, closing)
     facts, files = inspect_gguf(download.files[0])
-    mmproj = read_mmproj(download.mmproj) if download.mmproj else None
+    mmproj = _projector(download.mmproj)
     beside = (download.mmproj, mmproj) if download.mmproj and mmproj and mmproj.width == facts.shape.hidden else None
     source = _source(facts, files, beside, f"{repository}:{download.label}")
     return replace(source, card=_published(source, card, repository), revision=download.commit)
+
+
+def _projector(file: Path | None) -> MmprojFacts | None:
+    """None if it is of a kind that no model of the family has, which its name and width do not tell."""
+    try:
+        return read_mmproj(file) if file else None
+    except NotAMistralModel:
+        return None
 
 
 def _published(source: GGUFSource, card: ModelCard | None, repository: str) -> ModelCard:
@@ -188,16 +197,3 @@ def _source(
     tekken = rebuild_tekken(header_of(files[0]), facts.shape.vision, name)
     card = replace(facts.card, key=name)
     return GGUFSource(card, files, replace(facts, card=card), beside[0] if beside else None, tekken, name)
-
-
-def plan_fitting(name: str, facts: GGUFFacts, request: ModelRequest, device: LlamaDevice) -> MemoryPlan:
-    """The memory plan of a model on `device`. Raises DeviceTooSmall if it does not fit."""
-    return choose_gguf_plan(
-        name,
-        facts.shape,
-        facts.weights,
-        device,
-        kv_type=request.kv_type,
-        context=request.context_length,
-        recommended=facts.card.recommended_length,
-    )

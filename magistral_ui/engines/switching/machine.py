@@ -49,7 +49,7 @@ class Machine:
     """The devices as they are at one moment."""
 
     torch: "Device | None"
-    """torch's; None if it is not installed."""
+    """torch's; None if it is not installed, or cannot use the device that was asked for."""
     llama: LlamaDevice | None
     """llama.cpp's; None if it is not installed, or cannot use the device that was asked for."""
 
@@ -149,8 +149,10 @@ class Machine:
         automatic = found.plan.precision if precision == "auto" else precision
         if shape is None:
             return
-        if automatic in QUANTIZATIONS and self.llama is not None:
-            choose_gguf_plan(found.card.name, shape, estimated_weights(shape, automatic), self.llama, context=context)
+        if automatic in QUANTIZATIONS:
+            weights = estimated_weights(shape, automatic)
+            if self.llama is not None:
+                choose_gguf_plan(found.card.name, shape, weights, self.llama, context=context)
         elif self.torch is not None:
             from magistral_ui.engines.weights.devices import choose_plan
 
@@ -175,14 +177,20 @@ class Machine:
 
 def find_machine(wanted: str = "auto", threads: int | None = None) -> Machine:
     """The devices for `--device wanted`; BadSetting if no installed library can use it. `threads` are for torch."""
-    found = None
+    found, refusal = None, None
     if has_torch():
         with IMPORTING:  # the engine's thread imports the same libraries
             from magistral_ui.engines.weights.devices import find_device, use_threads
 
         use_threads(threads)
-        found = find_device(wanted)
-    return Machine(found, _find_llama(wanted, needed=found is None) if has_llama_cpp() else None)
+        try:
+            found = find_device(wanted)
+        except BadSetting as error:  # perhaps llama.cpp can use it
+            refusal = error
+    llama = _find_llama(wanted, needed=found is None and refusal is None) if has_llama_cpp() else None
+    if llama is None and refusal is not None:
+        raise refusal
+    return Machine(found, llama)
 
 
 def look_again(machine: Machine, wanted: str = "auto") -> Machine:

@@ -92,17 +92,19 @@ class Device:
 def find_device(wanted: str = "auto") -> Device:
     """The device to use: CUDA if there is one, then MPS, then the CPU; BadSetting if `wanted` is not available.
 
+    `wanted` is `auto`, `gpu` (either kind), or one of these.
+
     Of several GPUs the one with the most free memory comes first, with the rest as its `others`. If a GPU is present but
     cannot be used, the device's `hindrance` (or the BadSetting) says why.
     """
     hindrance = None
-    if wanted in ("auto", "cuda"):
+    if wanted in ("auto", "gpu", "cuda"):
         cards, hindrance = _cards()
         if cards:
             return replace(cards[0], others=tuple(cards[1:]))
-        if wanted == "cuda" and hindrance is not None:
+        if wanted != "auto" and hindrance is not None:
             raise BadSetting(hindrance.key, **hindrance.values)
-    if wanted in ("auto", "mps") and torch.backends.mps.is_available():
+    if wanted in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
         limit = torch.mps.recommended_max_memory()
         return Device("mps", "Apple GPU", limit - torch.mps.driver_allocated_memory(), limit)
     if wanted in ("auto", "cpu"):

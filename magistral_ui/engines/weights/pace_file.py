@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from magistral_ui.engines.weights.quantized_cache import copies_folder
-from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.ladder import Pace
+from magistral_ui.models.memory import PRECISIONS
 from magistral_ui.models.shape import ModelShape
 
 VERSION = 1
+TORCH_PRECISIONS = ("float32", *PRECISIONS)
+"""All others are llama.cpp's, which has more than are listed anywhere: IQ4_XS, UD-Q4_K_XL."""
 OLD_SHARE = 0.7
 """Weight of what was known in a new measurement, so that one unusual reply changes little."""
 
@@ -96,7 +98,7 @@ def _key(shape: ModelShape, precision: str, device: NamedDevice) -> str:
 
 def _runtime(precision: str) -> str:
     """What runs a model in `precision`: with another version, or other threads, it is another pace."""
-    if precision in QUANTIZATIONS:
+    if precision not in TORCH_PRECISIONS:
         return _llama_cpp()
     import torch  # only where it is installed anyway
 

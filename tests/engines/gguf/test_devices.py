@@ -96,13 +96,17 @@ def test_the_processor_can_be_chosen_beside_a_card() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("CUDA0", "cuda"), ("ROCm0", "cuda"), ("MTL0", "mps"), ("Vulkan0", "gpu")]
+    ("name", "wanted"),
+    [("CUDA0", "cuda"), ("ROCm0", "cuda"), ("MTL0", "mps"), ("Vulkan0", "gpu"), ("CUDA0", "gpu"), ("MTL0", "gpu")],
 )
 def test_a_card_can_be_chosen(name: str, wanted: str) -> None:
     assert found(answer((name, "A card", "GPU", 15, 16)), wanted).kind == "gpu"
 
 
-@pytest.mark.parametrize(("name", "wanted"), [("CPU", "cuda"), ("CPU", "mps"), ("MTL0", "cuda"), ("Vulkan0", "cuda")])
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("CPU", "cuda"), ("CPU", "gpu"), ("CPU", "mps"), ("MTL0", "cuda"), ("CUDA0", "mps"), ("Vulkan0", "cuda")],
+)
 def test_a_device_that_is_not_here_is_refused(name: str, wanted: str) -> None:
     kind = "CPU" if name == "CPU" else "GPU"
     with pytest.raises(BadSetting) as refused:

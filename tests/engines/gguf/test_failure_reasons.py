@@ -84,6 +84,8 @@ def test_return_codes_name_signals(code: int | None, name: str) -> None:
 def test_without_a_log_the_return_code_is_told() -> None:
     assert reason_of(NAMES, [], 1).message.values["reason"] == "exit code 1"
     assert reason_of(NAMES, [], -11).message.values["reason"] == "SIGSEGV"
+    answer = {"failed": "load", "detail": "port is taken"}
+    assert reason_of(NAMES, [], None, answer).message.values["reason"] == "port is taken"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.gguf import cache_folder, default_model, source
 from magistral_ui.engines.gguf.demo_file import demo_files, mmproj_parts, write_mmproj
 from magistral_ui.engines.gguf.devices import LlamaDevice
+from magistral_ui.engines.gguf.fitting import plan_fitting
 from magistral_ui.engines.gguf.repository import GGUFDownload
 from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, names_gguf
 from magistral_ui.engines.gguf.writer import write_gguf
@@ -152,8 +153,9 @@ def test_what_is_not_there_is_not_found(model: str) -> None:
 
 
 def test_a_model_that_does_not_fit_is_refused_with_what_it_needs(tmp_path: Path) -> None:
+    found = find(write_demo(tmp_path / "model.gguf"), SMALL)[0]
     with pytest.raises(DeviceTooSmall) as refused:
-        find(write_demo(tmp_path / "model.gguf"), SMALL)
+        plan_fitting(found.card.name, found.facts, ModelRequest(found.name), SMALL)
     values = refused.value.message.values
     assert (values["device"], values["precision"], values["free"]) == ("A small one", "BF16", 0.0)
 
@@ -200,6 +202,10 @@ def test_a_repositorys_projector_of_another_width_is_left_out(tmp_path: Path, fe
     write_gguf(tmp_path / "mmproj.gguf", {**metadata, "clip.vision.projection_dim": 64}, narrow)
     fetched(demo_files()[0], tmp_path / "mmproj.gguf")
     assert find(REPOSITORY)[0].mmproj is None
+    write_gguf(tmp_path / "mmproj.gguf", {**metadata, "clip.projector_type": "gemma3"}, tensors)
+    found, told = find(REPOSITORY)
+    assert found.mmproj is None
+    assert told == ["gguf_without_projector"]
 
 
 def test_a_quantization_named_twice_must_be_the_same() -> None:

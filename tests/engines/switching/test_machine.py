@@ -111,3 +111,12 @@ def test_a_device_that_llama_cpp_lacks_is_torch_s_alone(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "has_torch", lambda: False)
     with pytest.raises(BadSetting):
         module.find_machine("cpu")
+
+
+@pytest.mark.parametrize("wanted", ["gpu", "cuda"])
+def test_a_device_that_torch_lacks_is_llama_cpp_s_alone(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+    monkeypatch.setattr(module, "find_llama_device", lambda _: VULKAN)
+    assert module.find_machine(wanted) == Machine(None, VULKAN)
+    monkeypatch.setattr(module, "has_llama_cpp", lambda: False)
+    with pytest.raises(BadSetting):
+        module.find_machine(wanted)

@@ -190,8 +190,9 @@ def test_several_graphics_cards_are_used_as_far_as_they_are_needed(monkeypatch: 
 
 def test_a_device_that_is_not_here_is_named() -> None:
     assert find_device("cpu").type == "cpu"
-    with pytest.raises(BadSetting):
-        find_device("mps")
+    for wanted in ("mps", "cuda", "gpu"):
+        with pytest.raises(BadSetting):
+            find_device(wanted)
 
 
 @pytest.fixture
@@ -208,6 +209,7 @@ def two_cards(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[int, int, int]
 
 def test_each_card_will_have_what_its_allocator_holds(two_cards: dict[int, tuple[int, int, int]]) -> None:
     """Whatever was planned or counted: weights, keys and values, recorded graphs, and what is kept for later."""
+    assert find_device("gpu") == find_device("cuda") == find_device()
     later = freed(find_device(), held=1)
     assert [(each.index, each.free) for each in later.all] == [(1, 11 * GIB), (0, 22 * GIB)]
     assert [each.free for each in later.place.all] == [11 * GIB, 22 * GIB]

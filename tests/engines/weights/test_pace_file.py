@@ -25,8 +25,9 @@ from types import SimpleNamespace
 from magistral_ui.engines.switching import machine, pace_timer
 from magistral_ui.engines.weights.pace_file import measured_pace, record_pace
 from magistral_ui.models.shape import MINISTRAL_3_3B_SHAPE
-record_pace(MINISTRAL_3_3B_SHAPE, "Q4_K_M", SimpleNamespace(name="CPU"), 5.0)
-assert measured_pace(MINISTRAL_3_3B_SHAPE, "Q4_K_M", SimpleNamespace(name="CPU")) == 5.0
+for quantization in ("Q4_K_M", "IQ4_XS", "UD-Q4_K_XL"):
+    record_pace(MINISTRAL_3_3B_SHAPE, quantization, SimpleNamespace(name="CPU"), 5.0)
+    assert measured_pace(MINISTRAL_3_3B_SHAPE, quantization, SimpleNamespace(name="CPU")) == 5.0
 """
 
 
