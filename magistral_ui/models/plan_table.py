@@ -63,9 +63,10 @@ def machine_lines(
         yield from _machine_rows(candidate, pace, known)
     yield ""
     yield from text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}").splitlines()
-    if gguf is not None and any(each.plan.kv_type for each in found):
+    by_llama = [each for each in found if each.plan.kv_type]
+    if gguf is not None and by_llama:
         untimed = gguf.type in ("cpu", "mps") and any(
-            each.plan.kv_type and each.plans and each.tokens_per_second is None for each in found
+            each.plans and each.tokens_per_second is None for each in by_llama
         )
         yield from text("plan_not_timed" if untimed else "plan_timed_once").splitlines()
     yield ""

@@ -9,7 +9,7 @@ character incomplete gets no chunk at all, only the count in the next chunk tell
 import json
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -65,6 +65,20 @@ class LostTokens:
 Piece = int | PromptProgress | LostTokens
 
 
+UNUSED: Mapping[str, Any] = {
+    "n_cache_reuse": 0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "dynatemp_range": 0.0,
+    "mirostat": 0,
+    "n_keep": 0,
+    "n_probs": 0,
+    "ignore_eos": False,
+    "stop": [],
+}
+"""What our sampling does not have, turned off whatever the server's defaults are."""
+
+
 def completion_body(
     prompt: Prompt,
     params: SamplingParams,
@@ -89,7 +103,6 @@ def completion_body(
         "return_tokens": True,
         "return_progress": stream,
         "cache_prompt": reuse,
-        "n_cache_reuse": 0,
         "id_slot": slot,
         "n_predict": count,
         "samplers": ["penalties", "top_k"] if greedy else ["penalties", "temperature", "top_k", "top_p", "min_p"],
@@ -100,15 +113,8 @@ def completion_body(
         "min_p": params.min_p,
         "repeat_penalty": params.repetition_penalty,
         "repeat_last_n": length + count,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "dynatemp_range": 0.0,
-        "mirostat": 0,
-        "n_keep": 0,
-        "n_probs": 0,
-        "ignore_eos": False,
-        "stop": [],
         "logit_bias": [[token, False] for token in banned],
+        **UNUSED,
     }
 
 
