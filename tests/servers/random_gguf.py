@@ -5,23 +5,18 @@ SHAPE is a card's key (`magistral-small-2509`) or `small`; QUANT is the name of 
 """
 
 import argparse
-import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import gguf
-import mistral_common
 import numpy as np
 
 from magistral_ui.models.cards import CARDS
-from magistral_ui.models.folder import DEMO_FOLDER
-from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 from magistral_ui.models.shape import ModelShape
+from tests.servers.public_vocabulary import Writer, add_vocabulary
 
 SMALL = ModelShape(131_072, 1_024, 4_096, 12, 16, 4, 64, tied=False, context_length=131_072)
-SPECIAL = 1_000
 CHUNK = 2**22
 """Bytes of random blocks, which are repeated through all tensors."""
 SCALE = 0.002
@@ -37,9 +32,6 @@ SCALES_AT = {
     "Q8_0": (0,),
 }
 """Where in a block of each type its 16-bit scales are."""
-PLAIN = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-"""The bytes that vocabularies of GPT-2's kind spell as themselves; the others are the signs from 256 on, in their order."""
-SIGNS = [chr(byte if byte in PLAIN else 256 + sum(n not in PLAIN for n in range(byte))) for byte in range(256)]
 
 
 def main() -> None:
@@ -58,9 +50,9 @@ def write(path: Path, shape: ModelShape, quant: str, *, sparse: bool = False) ->
     """Write the file; the bytes are the same at each call."""
     main_type = gguf.GGMLQuantizationType[quant.removesuffix("_S").removesuffix("_M")]
     tensors = list(_tensors(shape, main_type, mixed=quant.endswith("_M")))
-    out = gguf.GGUFWriter(str(path), "llama")
+    out = Writer(str(path), "llama")
     _add_metadata(out, shape, quant)
-    _add_vocabulary(out, shape.vocabulary)
+    add_vocabulary(out, shape.vocabulary)
     for name, size, kind in tensors:
         out.add_tensor_info(name, size, np.dtype(np.float32), _bytes(size, kind), raw_dtype=kind)
     out.write_header_to_file()
@@ -113,43 +105,6 @@ def _add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
     out.add_rope_dimension_count(shape.head_dim)
     out.add_vocab_size(shape.vocabulary)
     out.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant}"])
-
-
-def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
-    """The public vocabulary under the demo model's special tokens."""
-    public = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
-    demo = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))
-    special = [each["token_str"] for each in demo["special_tokens"][:64]]
-    special += [f"<SPECIAL_{n}>" for n in range(len(special), SPECIAL)]
-    vocabulary = json.loads(public.read_text(encoding="utf-8"))["vocab"][: size - SPECIAL]
-    ranks = [base64.b64decode(each["token_bytes"]) for each in vocabulary]
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre("tekken")
-    out.add_token_list([*special, *map(spelled, ranks)])
-    out.add_token_types([*[control] * len(special), *[normal] * len(ranks)])
-    out.add_token_merges(merges_of(ranks))
-    out.add_bos_token_id(special.index("<s>"))
-    out.add_eos_token_id(special.index("</s>"))
-    out.add_unk_token_id(special.index("<unk>"))
-    out.add_pad_token_id(special.index("<pad>"))
-    out.add_add_bos_token(True)
-    out.add_add_eos_token(False)
-
-
-def _spelled(token: bytes) -> str:
-    return "".join(SIGNS[byte] for byte in token)
-
-
-def _merges(ranks: list[bytes]) -> list[str]:
-    """All pairs of tokens that make another one, the earliest token first."""
-    rank = {token: n for n, token in enumerate(ranks)}
-    merges: list[str] = []
-    for token in ranks:
-        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
-        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
-        merges += [f"{_spelled(ranks[a])} {_spelled(ranks[b])}" for a, b in pairs]
-    return merges
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:
