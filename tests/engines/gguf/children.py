@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 import psutil
 
 from magistral_ui.engines.base import Loading
+from magistral_ui.engines.gguf.child_process import CHILD
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from tests.servers.gguf_files import write_gguf
 from tests.waiting import until
 
+STILL_LOOKS = 10
+"""So often in a row, a child that waits for its file is seen to have done nothing."""
 KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -57,22 +60,34 @@ def serving(path: Path | None = None, **changed: Any) -> Iterator[LlamaServer]:
 
 @contextmanager
 def endless_file(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file that a child loads without end, with the GIL held; and what waits until it does so."""
-    fifo, opened = folder / "endless.gguf", []
+    """A file that a child opens without end, with the GIL held; and what waits until it does so.
+
+    Nobody writes to it: llama.cpp cannot seek in it, and would give up.
+    """
+    fifo, before = folder / "endless.gguf", {each.pid for each in started()}
     os.mkfifo(fifo)
 
-    def open_it() -> bool:
-        try:
-            opened.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:  # nobody reads it yet
-            return False
-        return True
+    def wait() -> None:
+        seen: list[object] = []
 
-    try:
-        yield fifo, lambda: until(open_it, "the child does not load")
-    finally:
-        for each in opened:
-            os.close(each)
+        def stands_still() -> bool:
+            found = [each for each in started() if each.pid not in before]
+            seen.append([(each.pid, each.cpu_times(), each.status()) for each in found])
+            return len(seen) > STILL_LOOKS and bool(found) and all(each == seen[-1] for each in seen[-STILL_LOOKS:])
+
+        until(stands_still, "the child does not load")
+
+    yield fifo, wait
+
+
+def started() -> list[psutil.Process]:
+    """The children of this process, and of the pages that it started, which are told what to load."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if str(CHILD) in each.cmdline() and "--watch" not in each.cmdline():
+                found.append(each)
+    return found
 
 
 def ask(server: LlamaServer, path: str, body: Any = None, key: str | None = None) -> tuple[int, bytes]:
