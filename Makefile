@@ -102,7 +102,7 @@ train-demo: install ## train the demo model again
 evaluate-demo: install ## measure the demo model on data that it has not seen
 	@$(OFFLINE) $(PY) -m training.evaluate $(ARGS)
 
-bench: install-dev ## measure the engine against transformers' generate; writes docs/benchmarks.md (half an hour)
+bench: install-dev ## measure the engines against transformers' generate and llama.cpp's server; writes docs/benchmarks.md (an hour)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.engine $(ARGS)
 
 bench-page: install-dev ## measure the page in Chromium against a naive Gradio chat; writes docs/benchmarks.md (half an hour)

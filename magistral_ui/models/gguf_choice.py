@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from magistral_ui.models.gguf_names import Quantization
-from magistral_ui.models.gguf_plan import GGUFWeights
+from magistral_ui.models.gguf_plan import QUANTIZATIONS, GGUFWeights
 from magistral_ui.models.ladder import LADDER_CONTEXT
 from magistral_ui.models.memory import GOOD_CONTEXT, MIN_CONTEXT, MemoryPlan
 from magistral_ui.models.shape import ModelShape
@@ -20,6 +20,8 @@ FAST_BITS = 5.2
 """Bits of 4-bit quantizations with their more exact layers."""
 MAX_CPU_BYTES = 8_000_000_000
 """Weights that a usual processor reads for each token faster than people read along."""
+LIKE_UNKNOWN = "Q4_K_M"
+"""As what a quantization counts that is like none of those that are planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,13 @@ class PlannedQuantization:
 
     quantization: Quantization
     plan: MemoryPlan
+
+
+def counted_as(label: str) -> str:
+    """The planned quantization that is most like the one a repository names: Q4_K_M for UD-Q4_K_XL."""
+    name = label.upper().removeprefix("UD-").removeprefix("I")
+    alike = (each for start in (name, name[:4], name[:2]) for each in QUANTIZATIONS if start and each.startswith(start))
+    return name if name in QUANTIZATIONS else next(alike, LIKE_UNKNOWN)
 
 
 def scaled_weights(shape: ModelShape, weights: GGUFWeights, quantization: Quantization) -> GGUFWeights:

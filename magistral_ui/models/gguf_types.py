@@ -43,6 +43,7 @@ TYPES: Mapping[int, tuple[str, int, int]] = {
 }
 """Name, elements of a block, and bytes of a block."""
 BLOCKS: Mapping[int, tuple[int, int]] = {kind: (block, size) for kind, (_, block, size) in TYPES.items()}
+TYPE_NUMBERS: Mapping[str, int] = {name: kind for kind, (name, _, _) in TYPES.items()}
 BF16, F32 = 30, 0
 
 # enum llama_ftype in include/llama.h of the same version.

@@ -137,6 +137,8 @@ class _Ways:
             return Candidate(card, smallest, (), None, False, self._too_large(card, shape, smallest))
         slow: list[Timed] = []
         for each in self._by_preference(shape, torch, llama):
+            if slow and not each.kv_type and slow[0][0].kv_type and self.place.type != "cuda":
+                continue  # what llama.cpp writes too slowly there, torch would write more slowly
             tokens, measured = self._pace(shape, each)
             if tokens is None or tokens >= READABLE_PACE or self._is_fast(each):
                 return Candidate(card, each, ordered, tokens, measured, None, self._compromise(each))

@@ -49,8 +49,8 @@ def machine_lines(
     """Each model in each precision on a device in its current state, and which is best; made as the paces become known.
 
     `precisions` are those that the device runs well; `good` is the context for which a more exact one is given up. `gguf` is
-    where llama.cpp would run a model; of its quantizations only those are timed by `pace` that may be the best, and of the
-    others what is `known` is told.
+    where llama.cpp would run a model; if it is the best there, `pace` is asked only for what may be the best, and of the rest
+    what is `known` is told.
     """
     free, total = (sum(sizes) for sizes in zip(*((each.free, each.total) for each in place.all), strict=True))
     yield text("plan_machine", name=name, free=_gigabytes(free), total=_gigabytes(total))
@@ -63,6 +63,11 @@ def machine_lines(
         yield from _machine_rows(candidate, pace, known)
     yield ""
     yield from text("plan_legend", tokens=f"{TYPICAL_CONTEXT:,}").splitlines()
+    if gguf is not None and any(each.plan.kv_type for each in found):
+        untimed = gguf.type in ("cpu", "mps") and any(
+            each.plan.kv_type and each.plans and each.tokens_per_second is None for each in found
+        )
+        yield from text("plan_not_timed" if untimed else "plan_timed_once").splitlines()
     yield ""
     best = best_candidate(found)
     if best is None:
@@ -140,7 +145,7 @@ def _machine_rows(candidate: Candidate, pace: Pace, known: Pace) -> Iterator[str
         if planned.precision == candidate.plan.precision:
             told = candidate.tokens_per_second, candidate.measured
         else:
-            told = (known if planned.kv_type else pace)(shape, planned.precision)
+            told = (known if candidate.plan.kv_type or planned.kv_type else pace)(shape, planned.precision)
         yield _line([name, precision, *_figures(planned), _told(*told)], WIDTHS)
         name = ""
 

@@ -59,8 +59,8 @@ class Fit:
 
     def _check_gguf(self, key: str, context: int | None) -> None:
         """The same for `owner/repo:QUANT`."""
-        from magistral_ui.engines.gguf.default_model import counted_as
         from magistral_ui.engines.weights.gguf_download import card_of_repository
+        from magistral_ui.models.gguf_choice import counted_as
 
         repository, label = split_name(key)
         card = card_of_repository(repository)

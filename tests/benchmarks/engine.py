@@ -29,28 +29,13 @@ from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from tests.benchmarks import gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
+from tests.benchmarks.requests import WORDS, UniqueRequests
 from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
 
 CPU = Device("cpu", "CPU", 2**34, 2**34)
-WORDS = (
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "a",
-    "lazy",
-    "dog",
-    "and",
-    "rests",
-    "under",
-    "an",
-    "old",
-    "tree",
-)
 
 
 def cost(job: Callable[[], Any]) -> float:
@@ -82,7 +67,7 @@ class Bench:
         # On the CPU the engine lays its weights out anew: transformers gets its own.
         loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
         self.running = RunningModel(loaded, device)
-        self.serial = 0
+        self.requests = UniqueRequests()
 
     def fresh(self) -> RunningModel:
         """The engine with an empty cache."""
@@ -91,11 +76,7 @@ class Bench:
         return self.running
 
     def request(self, tokens: int, new: int, visitor: int = 0, turns: tuple[Turn, ...] = ()) -> GenerationRequest:
-        """A prompt of about `tokens` tokens that was never sent before, answered greedily with `new` tokens."""
-        self.serial += 1
-        text = " ".join([str(self.serial), *(WORDS[i % len(WORDS)] for i in range(max(1, tokens - 4)))])
-        prompt = Prompt((), (*turns, UserTurn(text)))
-        return GenerationRequest(prompt, SamplingParams(temperature=0, max_tokens=new, seed=0), f"visitor {visitor}")
+        return self.requests.make(tokens, new, visitor, turns)
 
     def serve(self, requests: list[GenerationRequest]) -> list[Generation]:
         """All `requests` at once, to the end."""
@@ -289,14 +270,21 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
-    parser.add_argument("--only", default="", help="float32, bfloat16 or small")
+    parser.add_argument("--only", default="", help="float32, bfloat16, small or gguf")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     folder = make_model(Path(tempfile.gettempdir()) / "magistral-ui-bench-model")
-    lines = measured(rows(folder, chosen.quick, chosen.only))
-    if not chosen.quick and not chosen.only:
-        write_table("engine", lines)
+    lines: list[Row] = []
+    if chosen.only != "gguf":
+        lines = measured(rows(folder, chosen.quick, chosen.only))
+        if not chosen.quick and not chosen.only:
+            write_table("engine", lines)
+    if chosen.only in ("", "gguf"):
+        beside = measured(gguf.rows(folder, chosen.quick))
+        if not chosen.quick:
+            write_table("gguf", beside, gguf.versions())
+        lines += beside
     sys.exit(not all(row.met for row in lines))
 
 

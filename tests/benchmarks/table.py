@@ -24,10 +24,21 @@ def at_most(what: str, goal: float, reached: float, note: str = "") -> Row:
     return Row(what, f"≤ {goal:g}", reached, reached <= goal, note)
 
 
+def told(what: str, reached: float, note: str = "") -> Row:
+    """A figure without a goal."""
+    return Row(what, "", reached, True, note)
+
+
 def table(lines: list[Row]) -> str:
     """The rows as Markdown."""
-    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {'yes' if r.met else '**no**'} | {r.note} |" for r in lines]
+    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {_met(r)} | {r.note} |" for r in lines]
     return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
+
+
+def _met(row: Row) -> str:
+    if not row.goal:
+        return ""
+    return "yes" if row.met else "**no**"
 
 
 def write_table(name: str, lines: list[Row], foot: str = "", document: str = "benchmarks.md") -> None:
@@ -43,6 +54,9 @@ def measured(lines: Iterator[Row]) -> list[Row]:
     """All rows, each printed as soon as it is known."""
     out = []
     for row in lines:
-        print(f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal}) {row.note}", flush=True)
+        print(
+            f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal or 'no goal'}) {row.note}",
+            flush=True,
+        )
         out.append(row)
     return out

@@ -2,7 +2,7 @@
 
 import pytest
 
-from magistral_ui.models.gguf_choice import PlannedQuantization, choose_quantization, scaled_weights
+from magistral_ui.models.gguf_choice import PlannedQuantization, choose_quantization, counted_as, scaled_weights
 from magistral_ui.models.gguf_names import ListedFile, Quantization
 from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.memory import GIB, DeviceBudget, fits
@@ -110,3 +110,20 @@ def test_weights_are_estimated_from_those_of_another_file() -> None:
     assert made.mmproj == known.mmproj
     assert sum(made.layers) + made.embedding == pytest.approx(2e9, rel=1e-6), "the head is the embedding"
     assert (made.quantization, len(made.layers)) == ("Q4_0", shape.layers)
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ("q4_k_m", "Q4_K_M"),
+        ("UD-Q4_K_XL", "Q4_K_M"),
+        ("IQ4_XS", "Q4_K_M"),
+        ("UD-IQ2_XXS", "Q2_K"),
+        ("Q3_K_XL", "Q3_K_L"),
+        ("BF16", "BF16"),
+        ("MXFP4", "Q4_K_M"),
+        ("", "Q4_K_M"),
+    ],
+)
+def test_every_quantization_counts_as_a_planned_one(label: str, expected: str) -> None:
+    assert counted_as(label) == expected

@@ -174,6 +174,19 @@ def test_only_what_may_be_the_best_is_timed_with_llama_cpp() -> None:
     assert [precision for _, precision in asked] == ["Q8_0"] * len(FAMILY)
 
 
+def test_torch_is_not_timed_where_llama_cpp_comes_first() -> None:
+    asked: set[str] = set()
+
+    def pace(shape: ModelShape, precision: str) -> tuple[float | None, bool]:
+        asked.add(precision)
+        return 1.0, False
+
+    place = DeviceBudget("cpu", 60 * GIB, 64 * GIB)
+    said = "\n".join(machine_lines("CPU", place, ("bfloat16", "nf4"), pace=pace, gguf=place))
+    assert asked == {"Q8_0", "Q5_K_M", "Q4_K_M"}
+    assert "nf4" in said
+
+
 def test_layers_in_ram_are_told() -> None:
     card_with_ram = replace(card(6), host=28 * GIB)
     said = "\n".join(machine_lines("RTX", card_with_ram, (), gguf=card_with_ram))

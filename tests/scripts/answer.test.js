@@ -20,10 +20,23 @@ const TEXTS = {
 /** The view's own name is in the addresses of footnotes. */
 const drawn = (view) => view.element.innerHTML.replaceAll(/(fn(?:ref)?-)a\d+-/g, "$1");
 
+/** Resolves at the next drawing after which `isEnough`; the first one loads the renderers, which may take long. */
+function nextDrawing(view, isEnough = () => true) {
+  return new Promise((resolve) => {
+    view.onDrawn = () => isEnough() && resolve();
+  });
+}
+
+async function add(view, text) {
+  const drawing = nextDrawing(view);
+  view.add(text);
+  await drawing;
+}
+
 async function complete(view, text) {
+  const drawing = nextDrawing(view, () => view.done);
   view.complete(text);
-  for (let times = 0; times < 500 && !view.done; times += 1) await settled();
-  assert.ok(view.done, "it was not drawn to its end");
+  await drawing;
   return drawn(view);
 }
 
@@ -43,8 +56,7 @@ for (const [name, text] of Object.entries(TEXTS)) {
 
 test("finished blocks are drawn once and left alone", async () => {
   const view = new AnswerView();
-  view.add("first\n\nsecond\n\nthi");
-  await settled(50);
+  await add(view, "first\n\nsecond\n\nthi");
   const [first] = view.element.querySelectorAll("p");
   view.add("rd\n\nfourth");
   await complete(view, "first\n\nsecond\n\nthird\n\nfourth");
@@ -57,16 +69,14 @@ test("finished blocks are drawn once and left alone", async () => {
 
 test("a fence that is open shows what has come", async () => {
   const view = new AnswerView();
-  view.add("```js\nlet a = 1;\n");
-  await settled(50);
+  await add(view, "```js\nlet a = 1;\n");
   assert.equal(view.element.querySelector("code").textContent, "let a = 1;\n");
   assert.equal(await complete(view, "```js\nlet a = 1;\n```").then((html) => html.includes("```")), false);
 });
 
 test("what the reader has unfolded stays so", async () => {
   const view = new AnswerView();
-  view.add("<details><summary>More</summary>\n\nwords");
-  await settled(50);
+  await add(view, "<details><summary>More</summary>\n\nwords");
   view.element.querySelector("details").open = true;
   await complete(view, "<details><summary>More</summary>\n\nwords, and more\n\n</details>");
   assert.equal(view.element.querySelector("details").open, true);

@@ -1,4 +1,4 @@
-"""Runs llama.cpp's HTTP server with the demo model until it is told to end: `python llama_cpp.py FOLDER PORT [SLOTS] [SETTINGS]`.
+"""Runs llama.cpp's server with a folder's model until it is told to end: `python llama_cpp.py FOLDER PORT [SLOTS] [SETTINGS]`.
 
 It is a process of its own, so that it can be killed in the middle of an answer, as a server is.
 """
@@ -16,7 +16,9 @@ import xllamacpp
 def main(folder: Path, port: int, slots: int, settings: dict[str, Any]) -> None:
     """Serve `folder` on `port` of this machine; one thread, because two spin against each other on a busy machine."""
     params = xllamacpp.CommonParams()
-    params.model.path, params.mmproj.path = str(folder / "model.gguf"), str(folder / "mmproj.gguf")
+    params.model.path = str(folder / "model.gguf")
+    if (folder / "mmproj.gguf").exists():
+        params.mmproj.path = str(folder / "mmproj.gguf")
     params.hostnames, params.port = ["127.0.0.1"], port
     params.n_ctx, params.n_parallel, params.cpuparams.n_threads = 8_192 * slots, slots, 1
     params.warmup, params.ui, params.endpoint_metrics = False, False, True

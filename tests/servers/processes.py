@@ -23,6 +23,10 @@ class ServerProcess:
                 command, stdout=out, stderr=out, env={**os.environ, **(environment or {})}, start_new_session=True
             )
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def wait_until_up(self, path: str = "/v1/models", timeout: float = 60) -> None:
         """Return when `path` is answered without an error; AssertionError with the log's end where it never is."""
         deadline = time.monotonic() + timeout

@@ -37,9 +37,6 @@ SCALES_AT = {
     "Q8_0": (0,),
 }
 """Where in a block of each type its 16-bit scales are."""
-PLAIN = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-"""The bytes that vocabularies of GPT-2's kind spell as themselves; the others are the signs from 256 on, in their order."""
-SIGNS = [chr(byte if byte in PLAIN else 256 + sum(n not in PLAIN for n in range(byte))) for byte in range(256)]
 
 
 def main() -> None:
@@ -59,8 +56,8 @@ def write(path: Path, shape: ModelShape, quant: str, *, sparse: bool = False) ->
     main_type = gguf.GGMLQuantizationType[quant.removesuffix("_S").removesuffix("_M")]
     tensors = list(_tensors(shape, main_type, mixed=quant.endswith("_M")))
     out = gguf.GGUFWriter(str(path), "llama")
-    _add_metadata(out, shape, quant)
-    _add_vocabulary(out, shape.vocabulary)
+    add_metadata(out, shape, quant)
+    add_vocabulary(out, shape.vocabulary)
     for name, size, kind in tensors:
         out.add_tensor_info(name, size, np.dtype(np.float32), _bytes(size, kind), raw_dtype=kind)
     out.write_header_to_file()
@@ -98,7 +95,8 @@ def _tensors(
             yield f"blk.{layer}.{name}.weight", (shape.hidden,), single
 
 
-def _add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
+def add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
+    """What llama.cpp has to know of the shape; `quant` is a file type's name."""
     out.add_name("Random weights")
     out.add_block_count(shape.layers)
     out.add_context_length(shape.context_length)
@@ -115,7 +113,7 @@ def _add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
     out.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant}"])
 
 
-def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
+def add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     """The public vocabulary under the demo model's special tokens."""
     public = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
     demo = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))
@@ -135,21 +133,6 @@ def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
     out.add_pad_token_id(special.index("<pad>"))
     out.add_add_bos_token(True)
     out.add_add_eos_token(False)
-
-
-def _spelled(token: bytes) -> str:
-    return "".join(SIGNS[byte] for byte in token)
-
-
-def _merges(ranks: list[bytes]) -> list[str]:
-    """All pairs of tokens that make another one, the earliest token first."""
-    rank = {token: n for n, token in enumerate(ranks)}
-    merges: list[str] = []
-    for token in ranks:
-        cuts = [(token[:n], token[n:]) for n in range(1, len(token))]
-        pairs = sorted((rank[a], rank[b]) for a, b in cuts if a in rank and b in rank)
-        merges += [f"{_spelled(ranks[a])} {_spelled(ranks[b])}" for a, b in pairs]
-    return merges
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:

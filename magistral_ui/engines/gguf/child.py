@@ -1,10 +1,12 @@
-"""Runs llama.cpp's server on loopback, told by its standard input, and ends with the process that started it.
+"""Runs llama.cpp's server on loopback, as its standard input asks, and ends with the process that started it.
 
 It is run by its path and imports nothing of this package. The first line of its standard input is a JSON object; the key is in
 it, since arguments and environments are visible to other users. On its standard output come llama.cpp's lines about loading,
-and one JSON object: where it serves, which devices there are, or that it failed. Reasons are on standard error.
+and one JSON object: where it serves, which devices there are, how fast the model is, or that it failed. Reasons are on standard
+error.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -19,12 +21,17 @@ KEPT_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """What a terminal or a service manager sends to all processes: the page saves its replies first, then it ends this one."""
 POLL_SECONDS = 1.0
 MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1, 3_025
-"""Any size that the page's own scaling leads to, so that llama.cpp does not scale an image again."""
+"""Any size that the page's own scaling leads to, so that llama.cpp scales no image again: by default, it takes 8 to 1,024.
+The largest image that Mistral's models take has 55 × 55 tokens, without those that end its rows."""
 ERRORS_ONLY = 1
 """llama.cpp's verbosity: the lines above it may hold text of prompts."""
 SPARE_HTTP_THREADS = 8
 LOG_TIMEOUT = 20.0
 """Seconds for the page to read the reason of a failure."""
+TIMED_PROMPT = [3, 4, 5, 6]
+"""Ids of ordinary tokens."""
+TIMED_REPLIES, TIMED_TOKENS = 7, 3
+"""The first reply also reads the weights."""
 
 
 def main() -> None:
@@ -60,6 +67,9 @@ def main() -> None:
         os._exit(1)
     for name in KEPT_SIGNALS:
         _ignore(name)  # llama.cpp has installed handlers of its own
+    if told.get("timed"):
+        say({"seconds": seconds_per_token(server, told["timed"] / 2)})
+        os._exit(0)  # closing the server takes time, and frees nothing that the end of the process does not
     say({"address": server.listening_address})
     while os.name == "nt" or os.getppid() == told["parent"]:
         time.sleep(POLL_SECONDS)
@@ -69,9 +79,9 @@ def main() -> None:
 def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
     """llama.cpp's parameters for what the page asks."""
     params = xllamacpp.CommonParams()
-    params.model.path = told["model"]
+    params.model.path = named(told["model"])
     if told["mmproj"]:
-        params.mmproj.path = told["mmproj"]
+        params.mmproj.path = named(told["mmproj"])
         params.image_min_tokens, params.image_max_tokens = MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], told["port"], [told["key"]]
     params.n_threads_http = 2 * told["slots"] + SPARE_HTTP_THREADS
@@ -106,6 +116,15 @@ def _divide(xllamacpp: Any, params: Any, layers: list[int]) -> None:
         params.tensor_split = [float(count) for count in layers] + [0.0] * (len(params.tensor_split) - len(layers))
 
 
+def named(path: str) -> str:
+    """`path`, or another name of the same file where that is not Unicode, as llama.cpp's names are."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"/proc/self/fd/{os.open(path, os.O_RDONLY)}"
+    return path
+
+
 def devices(xllamacpp: Any) -> list[dict[str, Any]]:
     """llama.cpp's devices as JSON can hold them."""
     return [
@@ -118,6 +137,25 @@ def devices(xllamacpp: Any) -> list[dict[str, Any]]:
         }
         for each in xllamacpp.get_device_info()
     ]
+
+
+def seconds_per_token(server: Any, seconds: float) -> float:
+    """Seconds per token at the start of a conversation: of several short replies, the fastest counts.
+
+    None is begun once `seconds` are over.
+    """
+    until = time.monotonic() + seconds
+    times = [_timed_reply(server)]
+    while len(times) < TIMED_REPLIES and time.monotonic() < until:
+        times.append(_timed_reply(server))
+    return min(times)
+
+
+def _timed_reply(server: Any) -> float:
+    body = {"prompt": TIMED_PROMPT, "max_tokens": TIMED_TOKENS, "temperature": 0, "ignore_eos": True}
+    reply = server.handle_completions({**body, "cache_prompt": False})
+    timings = (json.loads(reply) if isinstance(reply, str) else reply)["timings"]
+    return float(timings["predicted_ms"]) / 1_000 / float(timings["predicted_n"])
 
 
 def watch(child: int, page: int) -> None:
@@ -154,6 +192,8 @@ def _end_when_stdin_closes() -> bool:
 
     try:
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # it may have been started with another
+        with contextlib.suppress(OSError):  # also a process that is stopped ends by this signal
+            fcntl.fcntl(0, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:

@@ -48,6 +48,8 @@ class ChildProcess:
         self.ended = threading.Event()
         self.was_ended = False
         """Whether `end` was called: its death is no crash."""
+        self.was_silent = False
+        """Whether `end_silent` was called."""
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._on_loading, self._on_end = on_loading, on_end
         self._process = subprocess.Popen(
@@ -88,6 +90,11 @@ class ChildProcess:
         self._process.kill()
         if threading.current_thread() is not self._waiter:
             self._waiter.join(END_TIMEOUT)
+
+    def end_silent(self) -> None:
+        """Kill the process because it answers nothing any more: for all others, it has crashed."""
+        self.was_silent = True
+        self._process.kill()
 
     def wait(self, timeout: float) -> bool:
         """Whether the process has ended by itself after `timeout` seconds at most, and all that it wrote has been read."""

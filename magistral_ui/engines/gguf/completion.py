@@ -17,6 +17,7 @@ from typing import Any, Literal
 import h11
 
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.gguf.chunked_body import ChunkedBody
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 
 Prompt = list[int] | dict[str, Any]
@@ -133,6 +134,8 @@ class CompletionStream:
         self.total = 0
         """Then, how many tokens prompt and reply had, whether they were read here or not."""
         self._http = h11.Connection(h11.CLIENT)
+        self._body: ChunkedBody | None = None
+        """The response's, if it comes in chunks, from the end of its head on."""
         self._text = b""
         self._status = 0
         self._streams = bool(body["stream"])
@@ -185,23 +188,34 @@ class CompletionStream:
             raise ConnectionLost(str(error)) from error
         pieces: list[Piece] = []
         try:
-            self._http.receive_data(received)
-            while True:
-                event = self._http.next_event()
-                if isinstance(event, h11.Response):
-                    self._status = event.status_code
-                elif isinstance(event, h11.Data):
-                    self._text += event.data
-                elif event is h11.NEED_DATA or event is h11.PAUSED:
-                    break
-                else:
-                    self._end(pieces)
-                    return pieces
-        except h11.RemoteProtocolError as error:
+            ended = (self._read_body if self._body else self._read_head)(received) or not received
+        except (h11.RemoteProtocolError, ValueError) as error:
             raise ConnectionLost(str(error)) from error
-        if self._status == 200 and self._streams:
+        if ended:
+            self._end(pieces)
+        elif self._status == 200 and self._streams:
             self._take_lines(pieces)
         return pieces
+
+    def _read_head(self, received: bytes) -> bool:
+        """Read the response's head, and a body that is not in chunks; returns whether it is over."""
+        self._http.receive_data(received)
+        while True:
+            event = self._http.next_event()
+            if isinstance(event, h11.Response):
+                self._status = event.status_code
+                if (b"transfer-encoding", b"chunked") in event.headers:
+                    self._body = ChunkedBody()
+                    return self._read_body(self._http.trailing_data[0])
+            elif isinstance(event, h11.Data):
+                self._text += event.data
+            else:
+                return event is not h11.NEED_DATA and event is not h11.PAUSED
+
+    def _read_body(self, received: bytes) -> bool:
+        assert self._body is not None
+        self._text += self._body.feed(received)
+        return self._body.ended
 
     def close(self) -> None:
         """End the request, from any thread; a second time is harmless."""
@@ -255,4 +269,5 @@ def _json(text: bytes) -> dict[str, Any]:
 
 def _reason(said: dict[str, Any]) -> str:
     error = said.get("error", said)
-    return str(error.get("message", "no reason given")) if isinstance(error, dict) else str(error)
+    reason = str(error.get("message", "no reason given")) if isinstance(error, dict) else str(error)
+    return reason.partition("last read")[0]  # of the request, which may hold what a person typed

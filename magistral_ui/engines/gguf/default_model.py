@@ -5,18 +5,14 @@ from dataclasses import dataclass
 
 from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.gguf.pace import estimated_gguf_pace
-from magistral_ui.engines.weights.gguf_entries import gguf_way
-from magistral_ui.engines.weights.gguf_record import recorded_models
+from magistral_ui.engines.weights.gguf_entries import gguf_way, held_quantizations
 from magistral_ui.engines.weights.pace_file import measured_pace
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.models.cards import FAMILY, ModelCard
 from magistral_ui.models.default_model import choose
-from magistral_ui.models.gguf_plan import QUANTIZATIONS
+from magistral_ui.models.gguf_choice import counted_as
 from magistral_ui.models.ladder import Held, Pace, candidates, no_pace
 from magistral_ui.models.shape import ModelShape
-
-USUAL = "Q4_K_M"
-"""As what a quantization counts that is like none of those that are planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +30,9 @@ def choose_gguf(device: LlamaDevice, precision: str, closing: threading.Event, *
 
     Where it matters, the pace is estimated, which takes seconds the first time; progress.Cancelled once `closing` is set.
     """
-    offered = {card.key: _downloaded(card, precision) if downloaded else _named(card, precision) for card in FAMILY}
+    offered = {
+        card.key: held_quantizations(card, precision) if downloaded else _named(card, precision) for card in FAMILY
+    }
     held = Held(lambda _: False, lambda card: offered[card.key])
     place = device.place
     pace = _pace(device, closing) if place.type in ("cpu", "mps") else no_pace
@@ -48,23 +46,6 @@ def choose_gguf(device: LlamaDevice, precision: str, closing: threading.Event, *
         return DefaultGGUF(chosen.card.key, chosen.why)
     model = offered[chosen.card.key].get(chosen.precision)
     return DefaultGGUF(model or _way(chosen.card, chosen.precision), chosen.why)
-
-
-def counted_as(label: str) -> str:
-    """The planned quantization that is most like a repository's own: Q4_K_M for UD-Q4_K_XL."""
-    name = label.upper().removeprefix("UD-").removeprefix("I")
-    alike = (each for start in (name, name[:4], name[:2]) for each in QUANTIZATIONS if start and each.startswith(start))
-    return name if name in QUANTIZATIONS else next(alike, USUAL)
-
-
-def _downloaded(card: ModelCard, precision: str) -> dict[str, str]:
-    """By quantization, what is complete here."""
-    models = [(name, model) for name in card.gguf_repositories for model in recorded_models(name) if model.is_complete]
-    return {
-        counted_as(model.label): f"{name}:{model.label}"
-        for name, model in reversed(models)  # the preferred repository's is the last
-        if precision == "auto" or model.has_label(precision)
-    }
 
 
 def _named(card: ModelCard, precision: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from magistral_ui.engines.gguf.cache_folder import cached
-from magistral_ui.engines.gguf.writer import Value, write_gguf
+from magistral_ui.engines.gguf.writer import CONTROL, NORMAL, Value, write_gguf
 from magistral_ui.models.folder import DEMO_FOLDER
 from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 
@@ -58,8 +58,6 @@ REST = {
 }
 IMAGE_BREAK = 12
 """Id of [IMG_BREAK], whose embedding llama.cpp keeps beside the tower."""
-CONTROL, NORMAL = 3, 1
-"""Types of tokens in a GGUF file."""
 Parts = tuple[dict[str, Value], dict[str, np.ndarray]]
 """Metadata and tensors."""
 

@@ -12,6 +12,8 @@ from magistral_ui.errors import LibraryMissing, ModelError, ModelFilesBroken, No
 MAX_REASON = 200
 """Characters of a line of the log in a sentence."""
 PACKAGE = "xllamacpp"
+CRASH_LINES = 10
+"""Of the log of a child that crashed; those before may be days old."""
 NO_MEMORY = re.compile(
     r"insufficient memory|failed to allocate|unable to allocate|out ?of ?memory|cannot allocate memory|bad_alloc"
     r"|outofdevicememory|outofhostmemory|cudamalloc failed|not enough memory|paging file is too small|alloc_failed",
@@ -62,7 +64,16 @@ def reason_of(
         return _import_failure(str(answer.get("detail", "")), bool(answer.get("missing")))
     text = "\n".join(lines)
     by_signal = _by_signal(names, returncode)
-    return _by_log(names, text) or by_signal or _unknown(names, lines, returncode)
+    detail = str((answer or {}).get("detail", ""))
+    return _by_log(names, text) or by_signal or _unknown(names, lines or [detail], returncode)
+
+
+def crash_reason_of(names: ModelNames, lines: Sequence[str], returncode: int | None) -> ModelError:
+    """The error for a child that had been serving: what its log says about files is of requests that failed before."""
+    text = "\n".join(lines[-CRASH_LINES:])
+    if found := _by_signal(names, returncode) or _by_card(names, text):
+        return found
+    return OutOfMemory("out_of_memory") if NO_MEMORY.search(text) else _unknown(names, lines, returncode)
 
 
 def signal_name(returncode: int | None) -> str:
@@ -93,11 +104,18 @@ def _import_failure(detail: str, missing: bool) -> ModelError:
     return ModelError("gguf_library_unusable", reason=detail[:MAX_REASON].rstrip(" ."))
 
 
+def _by_card(names: ModelNames, text: str) -> ModelError | None:
+    card = CARD.search(text)
+    if card is None:
+        return None
+    if NO_MEMORY.search(card[1]):
+        return OutOfMemory("gguf_out_of_memory", model=names.model, device=names.device)
+    return ModelError("gguf_card_failed", device=names.device, reason=card[1][:MAX_REASON].rstrip(" ."))
+
+
 def _by_log(names: ModelNames, text: str) -> ModelError | None:
-    if card := CARD.search(text):
-        if NO_MEMORY.search(card[1]):
-            return OutOfMemory("gguf_out_of_memory", model=names.model, device=names.device)
-        return ModelError("gguf_card_failed", device=names.device, reason=card[1][:MAX_REASON].rstrip(" ."))
+    if card := _by_card(names, text):
+        return card
     if NO_MEMORY.search(text):
         if CONTEXT.search(text):
             return OutOfMemory("gguf_context_too_large", model=names.model, device=names.device, tokens=names.context)

@@ -32,9 +32,6 @@ if TYPE_CHECKING:  # mistral-common takes a while to import
     from magistral_ui.engines.local.sequence import Sequence
     from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 
-MIN_IMAGE_TOKENS, MAX_IMAGE_TOKENS = 1, 3_025
-"""The server must be started with these, so that it scales no image that has been scaled here: by default it takes 8 to 1,024.
-The largest image that Mistral's models take has 55 × 55 tokens, without those that end its rows."""
 IMAGE_CACHE_BYTES = 128 * 2**20
 """For the scaled images of all visitors; the largest takes 4 MiB at most, if it is a photo."""
 CACHED_TOKENS = 1_000_000

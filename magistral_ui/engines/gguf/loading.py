@@ -12,11 +12,9 @@ from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Su
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.errors import Message, ModelFilesBroken
+from magistral_ui.models.gguf_buffers import batch_of
 from magistral_ui.models.memory import MemoryPlan
-
-CPU_BATCH, GPU_BATCH = 256, 512
-"""Tokens of prompts that are read at a time: a longer batch delays other replies, and reads no faster."""
-SLOTS = 8
+from magistral_ui.models.shape import MAX_SEQUENCES
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +81,7 @@ def run_source(
 
 def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevice, plan: MemoryPlan) -> ServerSettings:
     """How llama.cpp is to run what was planned."""
-    slots = plan.slots or SLOTS
+    slots = plan.slots or MAX_SEQUENCES
     pool = max(plan.context, plan.kv_bytes // plan.kv_per_token)
     on_cards = bool(plan.gpu_layers) and (bool(device.others) or device.index > 0)
     return ServerSettings(
@@ -91,7 +89,7 @@ def server_settings(request: ModelRequest, source: GGUFSource, device: LlamaDevi
         mmproj=source.mmproj,
         context=pool + slots,  # an erased slot still holds a token
         slots=slots,
-        batch=CPU_BATCH if device.kind == "cpu" else GPU_BATCH,
+        batch=batch_of(device.kind),
         gpu_layers=plan.gpu_layers or 0,
         tensor_split=_tensor_split(plan) if on_cards else (),
         mmproj_device=_name_of(device, plan.shares[0].index) if on_cards and source.mmproj else "",

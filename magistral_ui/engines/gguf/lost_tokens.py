@@ -5,7 +5,6 @@ written in several such tokens. Their text comes with the token that completes t
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 
 MAX_CHARACTER_BYTES = 4
 
@@ -14,8 +13,10 @@ class TokenSpeller:
     """The tokens of one vocabulary, by their bytes."""
 
     def __init__(self, ids: Iterable[int], bytes_of: Callable[[int], bytes]) -> None:
-        """`bytes_of` returns a token's bytes, b"" for control tokens. Nothing is read before it is needed."""
-        self._ids, self._bytes_of = ids, bytes_of
+        """`bytes_of` returns a token's bytes, b"" for control tokens."""
+        self._bytes_of = bytes_of
+        self._by_bytes = {text: token for token in ids if not _is_text(text := bytes_of(token))}
+        """Whatever leaves a character incomplete is no text by itself."""
 
     def spell(self, text: str, count: int, then: int) -> list[int] | None:
         """The `count` tokens that make up `text` together with the token `then`, each leaving a character incomplete.
@@ -27,10 +28,6 @@ class TokenSpeller:
             return None
         return next(self._ways(whole[: -len(last)], 0, count), None)
 
-    @cached_property
-    def _by_bytes(self) -> dict[bytes, int]:
-        return {self._bytes_of(token): token for token in self._ids}
-
     def _ways(self, text: bytes, start: int, count: int) -> Iterator[list[int]]:
         if count == 0:
             if start == len(text):
@@ -41,6 +38,14 @@ class TokenSpeller:
             if token is not None and is_incomplete(text[:end]):
                 for rest in self._ways(text, end, count - 1):
                     yield [token, *rest]
+
+
+def _is_text(token: bytes) -> bool:
+    try:
+        token.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_incomplete(text: bytes) -> bool:

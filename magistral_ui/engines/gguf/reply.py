@@ -29,10 +29,22 @@ from magistral_ui.engines.local.sequence import Sequence
 MAX_LEASE = 512
 """Tokens that a stream may write before the pool is looked at again. Streams begin at its multiples whatever else runs, since
 the draws depend on where a stream began."""
+MAX_IMAGE_LEASE = 4_096
+"""The same beside images: each stream sends them again, and llama.cpp takes half a second to unpack a full-size photo."""
 
-
+MORE_UNSTREAMED, MAX_UNSTREAMED = 8, 64
+"""How many more tokens are asked for without streaming each time that it has to be, and how many at most. Such tokens make up no
+characters; a trained model hardly writes any, but one that does, as with random weights, writes many."""
 LONGEST_CHARACTER = 4
 """Tokens of a character at most: UTF-8 has as many bytes."""
+
+
+def image_lease(capacity: int, slots: int) -> int:
+    """The longest lease beside images for which half of the pool lets all slots write at the same time, a power of two."""
+    lease = MAX_LEASE
+    while 2 * lease <= min(MAX_IMAGE_LEASE, capacity // 2 // slots):
+        lease *= 2
+    return lease
 
 
 class Next(Enum):
@@ -57,8 +69,18 @@ class SlotClearing:
 class GGUFReply:
     """A sequence, and the stream that writes it. Only the scheduler's thread uses it once it is submitted."""
 
-    def __init__(self, sequence: Sequence, speller: TokenSpeller, vocabulary: int, more: int = 0) -> None:
-        """`more` is how many more tokens llama.cpp reads than the sequence has, since it cuts the text beside images itself."""
+    def __init__(
+        self,
+        sequence: Sequence,
+        speller: TokenSpeller,
+        vocabulary: int,
+        more: int = 0,
+        image_lease: int = MAX_LEASE,
+    ) -> None:
+        """`more` is how many more tokens llama.cpp reads than the sequence has, since it cuts the text beside images itself.
+
+        `image_lease` takes the place of MAX_LEASE where there are images.
+        """
         self.sequence = sequence
         self.stream: CompletionStream | None = None
         self.slot: int | None = None
@@ -67,15 +89,19 @@ class GGUFReply:
         """Whether its next stream may use what its slot holds."""
         self.begun = False
         """Whether the server has begun the stream, so that the slot holds nothing but this reply's tokens."""
+        self.forgotten = False
+        """Whether what its slot holds is to be erased once it has ended: its visitor was forgotten."""
         self.granted = 0
         """Tokens that its slot holds at most once the stream is over."""
         self.told_position = 0
         """The place in the queue that its reader was told last."""
         self._speller, self._vocabulary = speller, vocabulary
         self.more = more
+        self._max_lease = image_lease if self._sent_as_text else MAX_LEASE
         self._banned: tuple[int, ...] = ()
         self._noted = False
-        self._untold = 0  # tokens that the last stream wrote but did not send
+        self._untold = 0  # tokens that the last stream wrote but did not send, and those that shall come with them
+        self._ahead = 0  # how many those will be the next time
 
     @property
     def visitor(self) -> str:
@@ -100,9 +126,9 @@ class GGUFReply:
     @property
     def lease(self) -> int:
         sequence = self.sequence
-        lease = MAX_LEASE - sequence.sampling.position % MAX_LEASE
+        lease = self._max_lease - sequence.sampling.position % self._max_lease
         if self._sent_as_text and lease < LONGEST_CHARACTER:
-            lease += MAX_LEASE
+            lease += self._max_lease
         return min(lease, sequence.limit - sequence.written)
 
     @property
@@ -215,7 +241,10 @@ class GGUFReply:
             return Next.STREAM
         ids = None if lost.then is None else self._speller.spell(lost.text, lost.count, lost.then)
         if ids is None or lost.then is None:
-            self._untold = lost.count + (lost.then is not None)
+            self._untold = lost.count
+            if lost.then is not None:
+                self._untold += 1 + self._ahead
+                self._ahead = min(self._ahead + MORE_UNSTREAMED, MAX_UNSTREAMED)
             return Next.STREAM
         for token in (*ids, lost.then):
             then = self._write(token)

@@ -10,7 +10,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.images import PromptWriter
 from magistral_ui.engines.gguf.loading import LoadedGGUF
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
-from magistral_ui.engines.gguf.reply import GGUFReply
+from magistral_ui.engines.gguf.reply import GGUFReply, image_lease
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.pace_recorder import PaceRecorder
@@ -22,6 +22,10 @@ log = logging.getLogger(__name__)
 
 END_TIMEOUT = 10.0
 """Seconds for the supervisor to notice that the server has ended, once its connections have."""
+CRASHED = Message("model_process_ended")
+"""What replies that were being written when the process ended say, where the reason is not known."""
+UNKNOWN_REASONS = ("gguf_ended",)
+"""Keys of sentences that name no reason a person could do something about."""
 
 
 class RunningGGUF:
@@ -34,16 +38,20 @@ class RunningGGUF:
         self._prompts = PromptWriter(self.tokenizer, self.server)
         self._vocabulary = self.tokenizer.vocabulary
         self._speller = TokenSpeller(range(self._vocabulary), self.tokenizer.token_bytes)
+        self._image_lease = image_lease(loaded.capacity, loaded.slots)
         self._scheduler = CompletionScheduler(
             loaded.slots,
             loaded.capacity,
             self.tokenizer.begin_of_text,
             lambda sequence: self._prompts.prompt_of(sequence),
+            self._why_ended,
         )
         facts, device = loaded.source.facts, loaded.device
         self._pace = PaceRecorder(lambda pace: record_pace(facts.shape, facts.quantization, device, pace))
         self._paced = not self.card.demo and facts.quantization in QUANTIZATIONS
         self._ended = threading.Event()
+        self.crash: Message | None = None
+        """Why the server ended last, where that is known."""
         self._supervisor.when_died(self._lose)
 
     @property
@@ -73,15 +81,19 @@ class RunningGGUF:
         if self._paced:
             self._pace.watch(generation)
         sequence = Sequence(request, encoded, generation, self.tokenizer, limit)
-        reply = GGUFReply(sequence, self._speller, self._vocabulary, more)
+        reply = GGUFReply(sequence, self._speller, self._vocabulary, more, self._image_lease)
         reply.note_redraw()
         self._scheduler.submit(reply)
         return generation
 
     def forget(self, visitor: str) -> None:
+        for reply in self._scheduler.forget(visitor):  # what these remember goes once they have ended
+            reply.sequence.generation.when_ended(lambda: self._forget_texts(visitor))
+        self._forget_texts(visitor)
+
+    def _forget_texts(self, visitor: str) -> None:
         self.tokenizer.forget(visitor)
         self._prompts.forget(visitor)
-        self._scheduler.forget(visitor)
 
     def serve(self) -> None:
         """Write replies until `close`, or until the server is lost."""
@@ -89,15 +101,18 @@ class RunningGGUF:
 
     def restart(self) -> None:
         """Start the server again; raises what the supervisor does."""
-        self._ended.wait(
-            END_TIMEOUT
-        )  # the scheduler may have noticed first, and what is not counted could crash forever
+        self._why_ended()  # the scheduler may have noticed first, and what is not counted could crash forever
         self._ended.clear()
         self.server = self._supervisor.start()
         self._prompts = PromptWriter(self.tokenizer, self.server)
 
+    def _why_ended(self) -> Message:
+        self._ended.wait(END_TIMEOUT)
+        return self.crash or CRASHED
+
     def _lose(self, reason: Message) -> None:
         log.warning("llama.cpp has ended: %s %s", reason.key, reason.values)
+        self.crash = None if reason.key in UNKNOWN_REASONS else reason
         self._ended.set()
         self._scheduler.lose()
 

@@ -5,64 +5,70 @@ Who has a slot is decided in `admission.py`, and what a stream's tokens mean in 
 
 import itertools
 import logging
-import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Keys
 
-from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.admission import Slot, admit, common_prefix
 from magistral_ui.engines.gguf.completion import CompletionStream, ConnectionLost, clearing_body
 from magistral_ui.engines.gguf.images import ServerPrompt
 from magistral_ui.engines.gguf.reply import GGUFReply, Next, SlotClearing
+from magistral_ui.engines.gguf.reply_queue import ReplyQueue
 from magistral_ui.engines.gguf.stream_selector import StreamSelector
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from magistral_ui.engines.local.sequence import Sequence
-from magistral_ui.errors import Message, NotReady
+from magistral_ui.errors import Message
 
 log = logging.getLogger(__name__)
 
 DEATH_TIMEOUT = 5.0
 """Seconds after a lost connection in which a process that is dying is gone."""
 DEATH_POLL = 0.02
-CRASHED = "model_process_ended"
-"""Key of the sentence for replies that were being written when the process ended."""
 
 
 class CompletionScheduler:
     """Feed it with `submit` from any thread; `serve` is the engine thread's loop, once for each server that is started."""
 
-    def __init__(self, slots: int, capacity: int, begin: int, prompt_of: Callable[[Sequence], ServerPrompt]) -> None:
-        """`capacity` is the pool's, in tokens; `begin` the token with which every text begins."""
+    def __init__(
+        self,
+        slots: int,
+        capacity: int,
+        begin: int,
+        prompt_of: Callable[[Sequence], ServerPrompt],
+        why_died: Callable[[], Message],
+    ) -> None:
+        """`capacity` is the pool's, in tokens; `begin` the token with which every text begins.
+
+        `why_died` says why the server's process has ended, and may wait until that is known.
+        """
         self._count, self._capacity, self._begin, self._prompt_of = slots, capacity, begin, prompt_of
-        self._lock = threading.Lock()
-        self._waiting: deque[GGUFReply] = deque()
-        """Guarded by `_lock`: other threads append, and only the engine's thread removes."""
+        self._why_died = why_died
+        self._queue = ReplyQueue()
         self._running: list[GGUFReply] = []
         self._slots: list[Slot] = []
         self._turns = itertools.count(1)
-        self._closing = self._died = False
+        self._died = False
         self._streams: StreamSelector[GGUFReply | SlotClearing] = StreamSelector()
 
     def submit(self, reply: GGUFReply) -> None:
-        """Let `reply` wait for its turn. How many may wait is decided before they get here."""
-        with self._lock:
-            if self._closing:
-                raise NotReady
-            self._waiting.append(reply)
+        """Let `reply` wait for its turn. How many may wait is decided before they get here; raises NotReady after `close`."""
+        self._queue.append(reply)
         self.wake()
 
     def wake(self) -> None:
         """Look again: someone pressed stop or answer-now."""
         self._streams.wake()
 
-    def forget(self, visitor: str) -> None:
-        """Erase what the slots hold of a visitor, those of running replies once these have ended."""
+    def forget(self, visitor: str) -> list[GGUFReply]:
+        """Erase what the slots hold of a visitor. Returns the replies that wait or run, after whose end the rest is erased."""
+        live = self._queue.live_of(visitor)
+        for reply in live:
+            reply.forgotten = True
         for slot in self._slots:
             if slot.visitor == visitor:
                 slot.forgotten = True
         self.wake()
+        return live
 
     def reusable(self, visitor: str, keys: Keys[int]) -> int:
         """Tokens at the beginning of `keys` that a slot of the visitor holds; the last one of a prompt is always read again."""
@@ -72,8 +78,7 @@ class CompletionScheduler:
 
     def close(self) -> None:
         """End `serve`; all replies end as cancelled."""
-        with self._lock:
-            self._closing = True
+        self._queue.close()
         self.wake()
 
     def lose(self) -> None:
@@ -86,7 +91,7 @@ class CompletionScheduler:
         self._slots = [Slot(number) for number in range(self._count)]
         self._died = not server.alive
         try:
-            while not self._closing and not self._died:
+            while not self._queue.closed and not self._died:
                 self._cancel_stopped()
                 self._clear_forgotten(server)
                 self._admit(server)
@@ -97,11 +102,8 @@ class CompletionScheduler:
 
     def finish(self, failure: Message | None = None) -> None:
         """End the replies that wait, as failed if there is a `failure`, else as cancelled. Called after the last `serve`."""
-        with self._lock:
-            self._closing = True
-            left = list(self._waiting)
-            self._waiting.clear()
-        for reply in left:
+        self._queue.close()
+        for reply in self._queue.take_all():
             if failure is None or reply.stopped:
                 reply.sequence.finish("cancelled")
             else:
@@ -125,7 +127,7 @@ class CompletionScheduler:
         except ConnectionLost as error:
             self._lost(ready, error, server)
         except Exception as error:
-            self._fail(ready, error)
+            self._fail(ready, error, server)
 
     def _read(self, reply: GGUFReply) -> None:
         was_begun = reply.begun
@@ -147,12 +149,14 @@ class CompletionScheduler:
             self._died = not server.alive
             time.sleep(DEATH_POLL)
         if not self._died:
-            self._fail(ready, error)
+            self._fail(ready, error, server)
 
-    def _fail(self, ready: "GGUFReply | SlotClearing", error: Exception) -> None:
+    def _fail(self, ready: "GGUFReply | SlotClearing", error: Exception, server: LlamaServer) -> None:
         log.error("a request to llama.cpp failed", exc_info=error)
-        if isinstance(ready, SlotClearing):
+        if isinstance(ready, SlotClearing):  # it would hold what it is to forget, and be asked again without end
             self._cleared(ready)
+            self._died = True
+            server.end_silent()
             return
         self._release(ready)
         if not ready.sequence.generation.ended:
@@ -161,6 +165,7 @@ class CompletionScheduler:
     def _leave_server(self) -> None:
         """Cut all streams. Running replies end, but those of which the server had read nothing wait for the next one."""
         running, self._running = self._running, []
+        crash = None if self._queue.closed else self._why_died()
         for ready in (*running, *self._streams.watched()):
             if ready.stream is not None:
                 self._streams.forget(ready.stream)
@@ -170,19 +175,15 @@ class CompletionScheduler:
             reply.stream, reply.slot = None, None
             if reply.sequence.generation.ended:
                 continue
-            if self._closing or reply.stopped:
+            if crash is None or self._queue.closed or reply.stopped:
                 reply.sequence.finish("cancelled")
             elif reply.begun or reply.sequence.written:
-                reply.sequence.fail(CRASHED)
+                reply.sequence.fail(crash.key, crash.values)
             else:
-                with self._lock:
-                    self._waiting.appendleft(reply)
+                self._queue.put_back(reply)
 
     def _cancel_stopped(self) -> None:
-        with self._lock:
-            stopped = [reply for reply in self._waiting if reply.stopped]
-            for reply in stopped:
-                self._waiting.remove(reply)
+        stopped = self._queue.take_stopped()
         for reply in [reply for reply in self._running if reply.stopped]:
             self._release(reply)
             stopped.append(reply)
@@ -190,9 +191,10 @@ class CompletionScheduler:
             reply.sequence.finish("cancelled")
 
     def _admit(self, server: LlamaServer) -> None:
-        while not self._died and (self._waiting or any(reply.paused for reply in self._running)):
-            with self._lock:
-                waiting = tuple(self._waiting)
+        while not self._died:
+            waiting = self._queue.waiting()
+            if not waiting and not any(reply.paused for reply in self._running):
+                break
             step = admit(waiting, self._running, self._slots, self._capacity)
             for reply in step.preempt:
                 self._preempt(reply)
@@ -206,19 +208,10 @@ class CompletionScheduler:
                     self._open(reply, server)
             if not (step.preempt or step.extend or step.start):
                 break
-        self._tell_positions()
-
-    def _tell_positions(self) -> None:
-        with self._lock:
-            waiting = list(self._waiting)
-        for position, reply in enumerate(waiting, 1):
-            if reply.told_position != position:
-                reply.told_position = position
-                reply.sequence.generation.put(Queued(position))
+        self._queue.tell_positions()
 
     def _start(self, reply: GGUFReply, number: int, *, reuses: bool) -> None:
-        with self._lock:
-            self._waiting.remove(reply)
+        self._queue.remove(reply)
         slot = self._slots[number]
         if not reuses:  # whose tokens it holds is uncertain until the server has begun
             slot.visitor, slot.keys = None, ()
@@ -243,7 +236,7 @@ class CompletionScheduler:
         except (ConnectionLost, OSError) as error:
             self._lost(reply, error, server)
         except Exception as error:
-            self._fail(reply, error)
+            self._fail(reply, error, server)
 
     def _pause(self, reply: GGUFReply) -> None:
         """End the reply's stream; it keeps its slot, and waits for its next one."""
@@ -260,7 +253,9 @@ class CompletionScheduler:
         slot.busy = False
         if slot.keys is reply.keys:  # they may grow elsewhere
             slot.keys = list(reply.keys)
-        if slot.visitor is None:  # the server may not even have begun: then it holds what somebody left there
+        if (
+            reply.forgotten or slot.visitor is None
+        ):  # the server may not even have begun: then it holds what somebody left there
             slot.forgotten = True
         reply.slot = None
         self._running.remove(reply)
@@ -268,8 +263,7 @@ class CompletionScheduler:
     def _preempt(self, reply: GGUFReply) -> None:
         self._release(reply)
         reply.note_redraw()
-        with self._lock:
-            self._waiting.appendleft(reply)
+        self._queue.put_back(reply)
 
     def _clear_forgotten(self, server: LlamaServer) -> None:
         for slot in self._slots:

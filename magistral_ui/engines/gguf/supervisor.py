@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import secrets
+import select
+import socket
 import threading
 import time
 from collections import deque
@@ -17,7 +19,8 @@ import psutil
 
 from magistral_ui.engines.gguf.child_process import ChildProcess
 from magistral_ui.engines.gguf.cpu_cores import usable_cores
-from magistral_ui.engines.gguf.failure_reasons import ModelNames, reason_of
+from magistral_ui.engines.gguf.failure_reasons import ModelNames, crash_reason_of, reason_of
+from magistral_ui.engines.gguf.health import watch_health
 from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.errors import Message, ModelError
@@ -32,7 +35,11 @@ FAILURE_TIMEOUT = 10.0
 """Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
 """A model that crashes this often within so many seconds is not started again."""
-HOST = "127.0.0.1"
+SMALL_BYTES = 2**27
+"""Bytes of files from which more than one thread pays: one reads this much in a hundredth of a second.
+
+llama.cpp's threads spin while they wait for each other. On a busy computer, a small model writes 20 times as fast with one.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class ServerSettings:
     kv_type: str = "f16"
     """How keys and values are kept: `f16` or `q8_0`."""
     threads: int | None = None
-    """Of the processor; None: one for each physical core that this process may use."""
+    """Of the processor; None: one for each physical core that this process may use, and only one for a small model."""
     model_name: str = ""
     """What to call the model in a message; the file's name if empty."""
     device_name: str = "CPU"
@@ -87,9 +94,12 @@ class ServerSettings:
             "tensor_split": self.tensor_split,
             "mmproj_device": self.mmproj_device,
             "kv_type": self.kv_type,
-            "threads": self.threads or usable_cores(),
+            "threads": self.threads or self._usual_threads(),
             "warm_up": self.warms_up,
         }
+
+    def _usual_threads(self) -> int:
+        return 1 if sum(self.sizes().values()) < SMALL_BYTES else usable_cores()
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files, by the names of the stages in which llama.cpp loads them."""
@@ -129,6 +139,10 @@ class LlamaServer:
     def alive(self) -> bool:
         """Whether the child's process runs."""
         return self._child.alive
+
+    def end_silent(self) -> None:
+        """Kill a server that does not answer as it should; it is started again as after a crash."""
+        self._child.end_silent()
 
     def stderr_tail(self) -> str:
         """The last lines of the child's log, printable; they hold no text of people."""
@@ -180,6 +194,7 @@ class Supervisor:
             self._serves = child.alive and not self._is_closing()
         if not self._serves:
             raise self._failure(child)
+        watch_health(child, host, port)
         return LlamaServer(host, port, key, child.pid, props, child)
 
     def when_died(self, call: Callable[[Message], None]) -> None:
@@ -220,12 +235,20 @@ class Supervisor:
         connection = http.client.HTTPConnection(host, port, timeout=PROPS_TIMEOUT)
         try:
             connection.request("GET", "/props", headers={"Authorization": f"Bearer {key}"})
+            self._wait_for(connection.sock)
             props = json.loads(connection.getresponse().read())
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise self._failure(child) from error
         finally:
             connection.close()
         return props if isinstance(props, dict) else {}
+
+    def _wait_for(self, sock: socket.socket) -> None:
+        """Wait until there is something to read, or the app closes."""
+        end = time.monotonic() + PROPS_TIMEOUT
+        while not select.select([sock], [], [], POLL_SECONDS)[0]:
+            if self._is_closing() or time.monotonic() > end:
+                raise TimeoutError
 
     def _failure(self, child: ChildProcess) -> ModelError | Cancelled:
         """Why a child does not serve; it is ended."""
@@ -239,16 +262,24 @@ class Supervisor:
         return reason
 
     def _reason(self, child: ChildProcess) -> ModelError:
+        return reason_of(self._settings.names(), self._log_of(child), child.returncode, child.answer)
+
+    def _crash_reason(self, child: ChildProcess) -> ModelError:
+        names = self._settings.names()
+        if child.was_silent:
+            return ModelError("gguf_silent", model=names.model)
+        return crash_reason_of(names, self._log_of(child), child.returncode)
+
+    def _log_of(self, child: ChildProcess) -> list[str]:
         folder = f"{self._settings.model.parent}{os.sep}"
-        lines = [line.replace(folder, "") for line in child.tail()]
-        return reason_of(self._settings.names(), lines, child.returncode, child.answer)
+        return [line.replace(folder, "") for line in child.tail()]
 
     def _on_end(self, child: ChildProcess) -> None:
         with self._lock:
             crashed = self._child is child and self._serves and not child.was_ended and not self._is_closing()
             if not crashed:
                 return
-            self._last_reason = self._reason(child).message
+            self._last_reason = self._crash_reason(child).message
             self._crashes.append(time.monotonic())
             listeners = list(self._listeners)
         for call in listeners:

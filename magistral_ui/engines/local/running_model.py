@@ -62,6 +62,11 @@ class RunningModel:
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values in the device's memory."""
+        return self.cache.nbytes
+
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
         return replace(measure, reused=self.cache.match(visitor, encoded.keys))

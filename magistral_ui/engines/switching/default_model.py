@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 from magistral_ui.engines.base import ModelRequest
-from magistral_ui.engines.gguf.default_model import counted_as
 from magistral_ui.engines.switching.machine import find_machine, has_llama_cpp
-from magistral_ui.engines.weights.gguf_download import held_models
-from magistral_ui.engines.weights.pinned_revision import is_complete
-from magistral_ui.models.cards import FAMILY, ModelCard
+from magistral_ui.engines.weights.gguf_entries import held_quantizations
+from magistral_ui.engines.weights.held_repositories import is_complete
+from magistral_ui.models.cards import FAMILY
 from magistral_ui.models.folder import AUTO
-from magistral_ui.models.gguf_names import is_quantization
 from magistral_ui.models.ladder import Held
 
 
@@ -20,7 +18,7 @@ def resolve(request: ModelRequest) -> ModelRequest:
     """
     if request.model not in (None, AUTO) or request.precision != "auto" or not has_llama_cpp():
         return request
-    files = {card.key: _held_files(card) for card in FAMILY}
+    files = {card.key: held_quantizations(card) for card in FAMILY}
     if request.model is None and not any(files.values()):
         return request
     machine = find_machine(request.device)
@@ -29,13 +27,3 @@ def resolve(request: ModelRequest) -> ModelRequest:
     model = files.get(chosen.card.key, {}).get(chosen.precision, chosen.card.key)
     precision = "auto" if ":" in model else chosen.precision
     return replace(request, model=model, precision=precision, chosen_because=chosen.why)
-
-
-def _held_files(card: ModelCard) -> dict[str, str]:
-    """The GGUF models of the card that are complete here: by quantization, as `owner/repo:LABEL`."""
-    found: dict[str, str] = {}
-    for repository in card.gguf_repositories:
-        for model in held_models(repository, None):
-            if is_quantization(model.label):  # else it is another model in the same repository
-                found.setdefault(counted_as(model.label), f"{repository}:{model.label}")
-    return found

@@ -8,16 +8,13 @@ from magistral_ui.engines.base import Engine, GenerationRequest, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.switching.either_engine import EitherEngine
 from magistral_ui.engines.switching.machine import has_llama_cpp, has_torch
+from magistral_ui.engines.weights.pace_file import TORCH_PRECISIONS
 from magistral_ui.errors import BadSetting, LibraryMissing
 from magistral_ui.models.cards import find_card
 from magistral_ui.models.folder import AUTO
-from magistral_ui.models.memory import PRECISIONS
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
-
-TORCH_PRECISIONS = ("float32", *PRECISIONS)
-"""Those that only the local engine has."""
 
 
 class LoadableEngine(Engine, Protocol):

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from magistral_ui.engines.weights.gguf_download import card_of_repository
+from magistral_ui.engines.weights.gguf_download import card_of_repository, held_models
 from magistral_ui.engines.weights.gguf_record import recorded_model, recorded_models, recorded_repositories
 from magistral_ui.models.cards import RE_UPLOADS, ModelCard
+from magistral_ui.models.gguf_choice import counted_as
 from magistral_ui.models.gguf_names import is_quantization, split_name
 from magistral_ui.models.gguf_plan import QUANTIZATIONS, estimated_weights
 from magistral_ui.models.shape import weight_bytes
@@ -27,6 +28,19 @@ def is_known_gguf(name: str) -> bool:
     """Whether `name` is a quantization, as `owner/repo:QUANT`, of a repository that a card names."""
     repository, label = split_name(name)
     return is_quantization(label) and card_of_repository(repository) is not None
+
+
+def held_quantizations(card: ModelCard, precision: str = "auto") -> dict[str, str]:
+    """The GGUF models of a card that are complete here, as `owner/repo:QUANT`, by the planned quantizations they count as.
+
+    Of those that count as the same, the first repository's latest. `precision`: only what is labelled so, unless it is `auto`.
+    """
+    found: dict[str, str] = {}
+    for repository in card.gguf_repositories:
+        for model in held_models(repository, None):
+            if is_quantization(model.label) and (precision == "auto" or model.has_label(precision)):
+                found.setdefault(counted_as(model.label), f"{repository}:{model.label}")
+    return found
 
 
 def gguf_way(card: ModelCard, quantization: str) -> str | None:

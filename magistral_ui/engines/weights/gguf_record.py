@@ -9,11 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from magistral_ui.engines.weights.hub_cache import repositories_with, repository_folder
 from magistral_ui.engines.weights.large_files import LargeFile, partial_file
 from magistral_ui.engines.weights.repository_files import holds_safetensors
 from magistral_ui.models.folder import is_repository
@@ -104,10 +103,6 @@ class HeldModel(BaseModel):
 _MODELS = TypeAdapter(list[HeldModel])
 
 
-def repository_folder(repository: str) -> Path:
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
-
-
 def recorded_models(repository: str) -> list[HeldModel]:
     """The GGUF models of a repository that were downloaded here, or begun, the latest last; some at several commits."""
     try:
@@ -124,10 +119,7 @@ def recorded_model(repository: str, label: str) -> HeldModel | None:
 
 def recorded_repositories() -> Iterator[str]:
     """The repositories of which a GGUF model was begun here."""
-    for file in sorted(Path(constants.HF_HUB_CACHE).glob(f"models--*--*/{RECORD_FILE}")):
-        name = file.parent.name.removeprefix("models--").replace("--", "/", 1)
-        if is_repository(name):
-            yield name
+    return repositories_with(RECORD_FILE)
 
 
 def record_model(repository: str, model: HeldModel) -> None:

@@ -4,16 +4,22 @@ from collections.abc import Iterator
 
 from magistral_ui.engines.weights.gguf_record import recorded_models
 from magistral_ui.engines.weights.hub import held_snapshot
-from magistral_ui.engines.weights.pinned_revision import REFERENCE, is_complete, recorded
-from magistral_ui.engines.weights.repository_files import (
-    FileMarks,
-    file_marks,
-    folder_of,
-    holds_safetensors,
-    hub_cache,
-)
+from magistral_ui.engines.weights.hub_cache import folder_of, repositories_with
+from magistral_ui.engines.weights.pinned_revision import REFERENCE, recorded
+from magistral_ui.engines.weights.quantized_cache import copy_for
+from magistral_ui.engines.weights.repository_files import FileMarks, file_marks, holds_safetensors
 from magistral_ui.models.cards import CARDS, ModelCard
-from magistral_ui.models.folder import is_repository
+from magistral_ui.models.folder import is_commit
+
+
+def is_complete(card: ModelCard) -> bool:
+    """Whether all of the card's files are on this computer, at the commit that would run, or a quantized copy of them."""
+    name = card.repository or ""
+    revision = recorded(name) or card.revision
+    if not is_commit(revision):
+        return False
+    copies = (copy_for("auto", name, str(revision), precision) for precision in ("nf4", "int8"))
+    return held_snapshot(name, revision) is not None or any(copy is not None and copy.is_there for copy in copies)
 
 
 class HeldRepositories:
@@ -24,9 +30,8 @@ class HeldRepositories:
 
     def names(self) -> Iterator[str]:
         """Repositories that have run here, by the reference that pinned_revision.py keeps, or are complete for a known card."""
-        for mark in sorted(hub_cache().glob(f"models--*--*/refs/{REFERENCE}")):
-            name = mark.parent.parent.name.removeprefix("models--").replace("--", "/", 1)
-            if is_repository(name) and (holds_safetensors(name) or not recorded_models(name)):
+        for name in repositories_with(f"refs/{REFERENCE}"):
+            if holds_safetensors(name) or not recorded_models(name):
                 yield name
         for card in CARDS.values():
             known = card.repository

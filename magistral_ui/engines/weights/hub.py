@@ -31,6 +31,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError 
 from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
 from magistral_ui.engines.base import Loading
+from magistral_ui.engines.weights.hub_cache import hub_cache
 from magistral_ui.engines.weights.large_files import (
     MIN_FREE_BYTES,
     BlobStore,
@@ -57,8 +58,6 @@ NEEDED_FILES = (
     "SYSTEM_PROMPT.txt",
 )
 """The rest of each repository is the same weights in another format, just as large."""
-
-
 Held = TypeVar("Held")
 
 
@@ -225,7 +224,7 @@ def sentences(repository: str, revision: str | None) -> Iterator[None]:
         raise DownloadFailed(key, model=repository, host=host) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            free = shutil.disk_usage(existing_folder(Path(constants.HF_HUB_CACHE))).free
+            free = shutil.disk_usage(existing_folder(hub_cache())).free
             raise disk_full(repository, free + MIN_FREE_BYTES, free) from error
         reason = os.strerror(error.errno) if error.errno else type(error).__name__
         raise DownloadFailed(model=repository, reason=reason) from error

@@ -18,7 +18,7 @@ from typing import Any
 
 from huggingface_hub import constants, hf_hub_url
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # from httpx or httpx2, by version
-from huggingface_hub.file_download import are_symlinks_supported, http_get, repo_folder_name
+from huggingface_hub.file_download import are_symlinks_supported, http_get
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
     build_hf_headers,
@@ -26,6 +26,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     http_stream_backoff,
 )
 
+from magistral_ui.engines.weights.hub_cache import repository_folder
 from magistral_ui.engines.weights.progress import Cancelled, Meter, Report
 from magistral_ui.errors import DownloadFailed
 
@@ -61,14 +62,9 @@ class BlobStore:
 
     @staticmethod
     def of(repository: str, commit: str) -> "BlobStore":
-        cache, folder = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repository, repo_type="model")
-        store = BlobStore(
-            repository,
-            commit,
-            cache / folder / "blobs",
-            cache / ".locks" / folder,
-            cache / folder / "snapshots" / commit,
-        )
+        folder = repository_folder(repository)
+        locks = folder.parent / ".locks" / folder.name
+        store = BlobStore(repository, commit, folder / "blobs", locks, folder / "snapshots" / commit)
         store.blobs.mkdir(parents=True, exist_ok=True)
         store.locks.mkdir(parents=True, exist_ok=True)
         return store

@@ -16,6 +16,7 @@ from magistral_ui.engines.weights.gguf_entries import gguf_download_bytes, gguf_
 from magistral_ui.engines.weights.gguf_record import delete_model, recorded_model
 from magistral_ui.engines.weights.held_repositories import HeldRepositories
 from magistral_ui.engines.weights.hub import Snapshot, download
+from magistral_ui.engines.weights.hub_cache import folder_of, hub_cache
 from magistral_ui.engines.weights.large_files import existing_folder
 from magistral_ui.engines.weights.pinned_revision import record, recorded
 from magistral_ui.engines.weights.progress import Cancelled
@@ -23,9 +24,7 @@ from magistral_ui.engines.weights.repository_files import (
     copies_size,
     delete_files,
     delete_partial,
-    folder_of,
     held_sizes,
-    hub_cache,
     record_total,
     total_of,
 )

@@ -6,8 +6,10 @@ Whatever is wrong with that file, it is as if nothing were known.
 import json
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,8 +72,13 @@ def known_estimate(shape: ModelShape, precision: str, device: NamedDevice) -> fl
 
 
 def keep_estimate(shape: ModelShape, precision: str, device: NamedDevice, tokens_per_second: float) -> None:
+    keep_estimates(shape, {precision: tokens_per_second}, device)
+
+
+def keep_estimates(shape: ModelShape, paces: Mapping[str, float], device: NamedDevice) -> None:
+    """Remember tokens per second by precision."""
     known = _read()
-    known.estimated[_key(shape, precision, device)] = tokens_per_second
+    known.estimated.update((_key(shape, precision, device), pace) for precision, pace in paces.items())
     _write(known)
 
 
@@ -92,13 +99,19 @@ def _key(shape: ModelShape, precision: str, device: NamedDevice) -> str:
 def _runtime(precision: str) -> str:
     """What runs a model in `precision`: with another version, or other threads, it is another pace."""
     if precision not in TORCH_PRECISIONS:
-        try:
-            return f"llama.cpp {version('xllamacpp')}"
-        except PackageNotFoundError:
-            return "llama.cpp"
+        return _llama_cpp()
     import torch  # only where it is installed anyway
 
     return f"{torch.__version__} {torch.get_num_threads()}"
+
+
+@cache
+def _llama_cpp() -> str:
+    """Read once: it takes milliseconds, and each reply's pace is recorded."""
+    try:
+        return f"llama.cpp {version('xllamacpp')}"
+    except PackageNotFoundError:
+        return "llama.cpp"
 
 
 def _file() -> Path:

@@ -7,26 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
-
-from magistral_ui.engines.weights.hub import held_snapshot
-from magistral_ui.engines.weights.quantized_cache import copy_for
+from magistral_ui.engines.weights.hub_cache import repository_folder
 from magistral_ui.errors import ModelNotFound
-from magistral_ui.models.cards import ModelCard
 from magistral_ui.models.folder import is_commit
 
 REFERENCE = "magistral-ui"
-
-
-def is_complete(card: ModelCard) -> bool:
-    """Whether all of the card's files are on this computer, at the commit that would run, or a quantized copy of them."""
-    name = card.repository or ""
-    revision = recorded(name) or card.revision
-    if not is_commit(revision):
-        return False
-    copies = (copy_for("auto", name, str(revision), precision) for precision in ("nf4", "int8"))
-    return held_snapshot(name, revision) is not None or any(copy is not None and copy.is_there for copy in copies)
 
 
 def recorded(repository: str) -> str | None:
@@ -60,5 +45,4 @@ def pinned_named(repository: str, revision: str | None, requested: str | None) -
 
 
 def _reference(repository: str) -> Path:
-    folder = repo_folder_name(repo_id=repository, repo_type="model")
-    return Path(constants.HF_HUB_CACHE) / folder / "refs" / REFERENCE
+    return repository_folder(repository) / "refs" / REFERENCE

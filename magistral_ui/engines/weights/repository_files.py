@@ -10,30 +10,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from huggingface_hub import constants, scan_cache_dir
+from huggingface_hub import scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
-from huggingface_hub.file_download import repo_folder_name
 
+from magistral_ui.engines.weights.hub_cache import folder_of, hub_cache
 from magistral_ui.engines.weights.pinned_revision import REFERENCE
 from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_folder
-from magistral_ui.models.folder import is_repository
 
 FileMarks = frozenset[tuple[str, int, int]]
 TOTAL_FILE = "magistral-ui-total"
 """In a repository's folder: the bytes of all files that are downloaded, for after a restart."""
-
-
-def hub_cache() -> Path:
-    return Path(constants.HF_HUB_CACHE)
-
-
-def folder_of(repository: str) -> Path | None:
-    """The folder of a repository in the Hub's cache; None if there is none, or something else is in its place."""
-    if not is_repository(repository):
-        return None
-    folder = hub_cache() / repo_folder_name(repo_id=repository, repo_type="model")
-    is_inside = folder.parent == hub_cache() and folder.is_dir() and not folder.is_symlink()
-    return folder if is_inside else None
 
 
 def holds_safetensors(repository: str) -> bool:

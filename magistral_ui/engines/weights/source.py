@@ -10,9 +10,10 @@ from pathlib import Path
 
 from magistral_ui.engines.base import Loading, ModelRequest
 from magistral_ui.engines.weights.devices import Device, choose_default, choose_plan, slow_pace
+from magistral_ui.engines.weights.held_repositories import is_complete
 from magistral_ui.engines.weights.hub import download, read_config
 from magistral_ui.engines.weights.pace import pace_of
-from magistral_ui.engines.weights.pinned_revision import is_complete, pinned_named, record, recorded
+from magistral_ui.engines.weights.pinned_revision import pinned_named, record, recorded
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.quantization import stored_precision
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy, copy_for, fingerprint

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from magistral_ui.engines.gguf.images import MAX_IMAGE_TOKENS, MIN_IMAGE_TOKENS
+from magistral_ui.engines.gguf.child import MAX_IMAGE_TOKENS, MIN_IMAGE_TOKENS
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.gguf.full_vocabulary import write_full_vocabulary
 from tests.engines.gguf.prompted import Model, Server

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from magistral_ui.engines.gguf.child_process import CHILD, child_environment, printable
+from magistral_ui.engines.gguf.completion import CompletionFailed, CompletionStream
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 from tests.engines.gguf.children import ask, endless_file, files, model, runs, serving
 from tests.waiting import until
@@ -140,6 +141,23 @@ def test_no_text_of_people_reaches_the_log(server: LlamaServer) -> None:
     assert SECRET not in server.stderr_tail()
 
 
+def test_no_text_of_people_is_in_an_error(server: LlamaServer) -> None:
+    """llama.cpp quotes a request that it cannot parse, and what fails is logged."""
+    stream, errors = CompletionStream(server, {"prompt": f"{SECRET}\ud800", "stream": True}), []
+
+    def failed() -> bool:
+        try:
+            stream.send() if stream.sending else stream.read()
+        except CompletionFailed as error:
+            errors.append(str(error))
+        return bool(errors)
+
+    until(failed)
+    stream.close()
+    assert "parse error" in errors[0]
+    assert SECRET not in errors[0]
+
+
 def test_the_environment_is_without_what_would_change_llama_cpp() -> None:
     given = {"PATH": "/bin", "LLAMA_ARG_HOST": "0.0.0.0", "GGML_SCHED_DEBUG": "2", "GGML_VK_VISIBLE_DEVICES": "1"}
     found = child_environment({**given, "LLAMA_API_KEY": "x", "MTMD_DEBUG": "1", "llama_log_file": "x"})
@@ -172,13 +190,15 @@ def test_it_ends_with_a_page_that_is_killed_while_it_loads(tmp_path: Path, holde
         until(lambda: not any(map(runs, found)), "a process has outlived the page")
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
-def test_it_ends_with_a_page_that_is_killed_during_a_reply(holder: str) -> None:
+@pytest.mark.parametrize(("holder", "stopped"), [*((each, False) for each in HOLDERS), (HOLDERS[0], True)])
+def test_it_ends_with_a_page_that_is_killed_during_a_reply(holder: str, *, stopped: bool) -> None:
     with page(model(), holder) as process:
         assert process.stdout is not None
         port, key = process.stdout.readline().split()
         connection = begin_reply(int(port), key)
         found = children_of(process)
+        if stopped:
+            os.kill(found[0], signal.SIGSTOP)
         process.kill()
         until(lambda: not any(map(runs, found)), "a process has outlived the page")
         connection.close()

@@ -12,7 +12,7 @@ import pytest
 from magistral_ui.chat.events import Answer, Failed, Finished, Prefilling, Reasoning
 from magistral_ui.engines.base import Broken, Loading, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.gguf import supervisor
+from magistral_ui.engines.gguf import health, scheduler, supervisor
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.errors import NotReady
 from tests.engines.contract import SOON, words
@@ -70,7 +70,7 @@ def test_a_child_is_killed_at_random_moments(engine: GGUFEngine) -> None:
         for each in writing:
             end, kept = ended(each), each.reasoning + each.answer
             assert isinstance(end, Failed)
-            assert end.key == "model_process_ended"
+            assert end.key == "gguf_killed", "the reason is known"
             assert text.startswith(kept)
         assert (writing[0].reasoning + writing[0].answer).startswith(seen)
         until(lambda pid=pid: restarted(engine, pid))  # type: ignore[misc]
@@ -122,8 +122,39 @@ def test_while_it_starts_again_the_status_says_so(engine: GGUFEngine, monkeypatc
     with pytest.raises(NotReady):
         engine.submit(request(engine, SUM))
     assert engine.measure(request(engine, SUM).prompt).total > 0
+    restarting = engine.status()
+    assert isinstance(restarting, Loading)
+    assert [notice.key for notice in restarting.notices] == ["gguf_killed"]
     begin.set()
     until(lambda: isinstance(engine.status(), Ready))
+    assert "752" in words(ask(engine, SUM))[1]
+
+
+def test_a_child_that_hangs_is_started_again(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(health, "ANSWER_TIMEOUT", 2.0)
+    kill(engine)  # so that the next child is watched like this
+    until(lambda: isinstance(engine.status(), Loading))
+    until(lambda: isinstance(engine.status(), Ready))
+    pid = pid_of(engine)
+    writing = engine.submit(request(engine, LONG, max_tokens=2000))
+    wait_for_pieces(writing, 1)
+    os.kill(pid, signal.SIGSTOP)
+    end = ended(writing)
+    assert isinstance(end, Failed)
+    assert end.key == "gguf_silent"
+    until(lambda: restarted(engine, pid))
+    assert "752" in words(ask(engine, SUM))[1]
+
+
+def test_a_server_that_cannot_erase_a_slot_is_started_again(
+    engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(engine, SUM, visitor="gone")
+    pid, body = pid_of(engine), scheduler.clearing_body
+    monkeypatch.setattr(scheduler, "clearing_body", lambda slot, begin: {**body(slot, begin), "prompt": [10**8]})
+    engine.forget("gone")
+    until(lambda: restarted(engine, pid))
     assert "752" in words(ask(engine, SUM))[1]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from magistral_ui.chat.events import Finished
 from magistral_ui.engines.base import Broken, Loading, ModelRequest, Ready
 from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.engine import GGUFEngine
@@ -13,8 +14,8 @@ from magistral_ui.engines.gguf.running_gguf import RunningGGUF
 from magistral_ui.engines.pace_recorder import MIN_MEASURED_TOKENS
 from magistral_ui.errors import NotReady
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2
-from tests.engines.contract import words
-from tests.engines.gguf.demo import SUM, ask, loaded, loads
+from tests.engines.contract import all_events, words
+from tests.engines.gguf.demo import SUM, ask, loaded, loads, request
 from tests.waiting import until
 
 
@@ -105,5 +106,23 @@ def test_the_pace_of_a_reply_that_runs_alone_is_kept(monkeypatch: pytest.MonkeyP
         running(engine)._paced = True  # not of the demo model
         assert len(words(ask(engine, SUM))[0]) > MIN_MEASURED_TOKENS
         assert [precision for precision, pace in kept if pace > 0] == ["BF16"]
+    finally:
+        engine.close()
+
+
+def test_a_reply_of_a_visitor_who_is_forgotten_leaves_nothing_behind() -> None:
+    engine = loaded(slots=1)
+    try:
+        first = engine.submit(request(engine, "Count from 1 to 200.", max_tokens=2_000))
+        waiting = engine.submit(request(engine, SUM, visitor="bob"))
+        engine.forget("bob")
+        first.stop()
+        assert isinstance(all_events(waiting)[-1], Finished)
+        tokenizer = engine.tokenizer
+        assert tokenizer is not None
+        until(lambda: all(visitor != "bob" for visitor, *_ in tokenizer._replies), "its reply is remembered")
+        prompt = request(engine, SUM).prompt
+        until(lambda: engine.measure(prompt, "bob").reused == 0, "its tokens are still in the slot")
+        assert engine.measure(prompt, "ann").reused == 0
     finally:
         engine.close()

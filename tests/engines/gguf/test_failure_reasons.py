@@ -2,7 +2,14 @@
 
 import pytest
 
-from magistral_ui.engines.gguf.failure_reasons import MAX_REASON, ModelNames, last_error, reason_of, signal_name
+from magistral_ui.engines.gguf.failure_reasons import (
+    MAX_REASON,
+    ModelNames,
+    crash_reason_of,
+    last_error,
+    reason_of,
+    signal_name,
+)
 from magistral_ui.i18n.texts import sentence, strings
 
 NAMES = ModelNames("Magistral", "model.gguf", "mmproj.gguf", "NVIDIA L4", 40_960)
@@ -77,6 +84,23 @@ def test_return_codes_name_signals(code: int | None, name: str) -> None:
 def test_without_a_log_the_return_code_is_told() -> None:
     assert reason_of(NAMES, [], 1).message.values["reason"] == "exit code 1"
     assert reason_of(NAMES, [], -11).message.values["reason"] == "SIGSEGV"
+    answer = {"failed": "load", "detail": "port is taken"}
+    assert reason_of(NAMES, [], None, answer).message.values["reason"] == "port is taken"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "key"),
+    [
+        ("mtmd_helper_bitmap_init_from_buf: failed to decode buffer as either image/audio/video", -11, "gguf_ended"),
+        ("terminate called after throwing an instance of 'std::bad_alloc'", -6, "out_of_memory"),
+        ("CUDA error: the launch timed out and was terminated", -6, "gguf_card_failed"),
+        ("srv send_error: request failed", -9, "gguf_killed"),
+        ("srv send_error: request failed", -7, "gguf_file_changed"),
+    ],
+)
+def test_a_crash_is_not_put_down_to_the_files_that_were_loaded(line: str, code: int, key: str) -> None:
+    assert crash_reason_of(NAMES, [line], code).message.key == key
+    assert crash_reason_of(NAMES, [line, *["later"] * 20], -6).message.key == "gguf_ended", "it was long ago"
 
 
 def test_the_last_line_is_told_without_its_time_and_cut() -> None:

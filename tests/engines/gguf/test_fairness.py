@@ -5,7 +5,7 @@ import psutil
 from magistral_ui.chat.events import Answer, Prefilling, Reasoning
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.engine import GGUFEngine
-from magistral_ui.engines.gguf.loading import CPU_BATCH
+from magistral_ui.models.gguf_buffers import CPU_BATCH
 from tests.engines.contract import all_events
 from tests.engines.following import follow
 from tests.engines.gguf.demo import ActsAt, ask, finished, loaded, request

@@ -9,12 +9,11 @@ from magistral_ui.chat.events import Notice
 from magistral_ui.chat.prompt import Resume
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.gguf import reply as replies
 from magistral_ui.engines.gguf.completion import LostTokens
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.images import PromptWriter, ServerPrompt
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
-from magistral_ui.engines.gguf.reply import MAX_LEASE, GGUFReply, Next
+from magistral_ui.engines.gguf.reply import MAX_IMAGE_LEASE, MAX_LEASE, GGUFReply, Next, image_lease
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
@@ -72,8 +71,22 @@ def test_a_reply_of_many_streams_is_whole(engine: GGUFEngine, monkeypatch: pytes
     """No token is missing or doubled where one stream follows another."""
     said = shown("Count from 1 to 200.")
     whole = words(ask(engine, said, max_tokens=2000))
-    monkeypatch.setattr(replies, "MAX_LEASE", 40)
+    monkeypatch.setattr(engine._running, "_image_lease", 40)
     assert words(ask(engine, said, max_tokens=2000)) == whole
+
+
+def test_an_image_is_not_sent_again_as_often_as_text(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+    prompt_of = PromptWriter.prompt_of
+    monkeypatch.setattr(PromptWriter, "prompt_of", lambda *args: sent.append(args) or prompt_of(*args))  # type: ignore[func-returns-value]
+    assert finished(ask(engine, shown("Count from 1 to 200."), max_tokens=2000)).usage.completion_tokens > MAX_LEASE
+    assert len(sent) == 1
+
+
+def test_leases_beside_images_leave_room_for_all_slots() -> None:
+    assert image_lease(capacity=40_968, slots=8) == 2_048
+    assert image_lease(capacity=1_048_576, slots=8) == MAX_IMAGE_LEASE
+    assert image_lease(capacity=1_536, slots=4) == image_lease(capacity=256, slots=8) == MAX_LEASE
 
 
 def test_no_stream_ends_within_a_character(engine: GGUFEngine) -> None:
@@ -107,7 +120,7 @@ def test_a_reply_ends_when_its_text_takes_more_room_than_its_tokens(
         return ServerPrompt(prompt.value, prompt.tokens + 100 * sequence.written, exact=False)
 
     monkeypatch.setattr(PromptWriter, "prompt_of", prompt_of)
-    monkeypatch.setattr(replies, "MAX_LEASE", 20)
+    monkeypatch.setattr(engine._running, "_image_lease", 20)
     end = finished(ask(engine, shown("Count from 1 to 200."), max_tokens=context))
     assert end.why == "length"
     assert 20 < end.usage.completion_tokens <= context // 100 + 20  # a lease

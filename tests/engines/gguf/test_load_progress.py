@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.engines.base import Loading
-from magistral_ui.engines.gguf import load_progress
+from magistral_ui.engines.gguf import load_progress, supervisor
 from magistral_ui.engines.gguf.load_progress import LoadProgress, size_of
 from magistral_ui.engines.gguf.supervisor import ServerSettings
 from magistral_ui.engines.weights import progress
@@ -86,6 +86,17 @@ def test_only_what_is_mapped_is_read_ahead(tmp_path: Path) -> None:
     assert ServerSettings(file, gpu_layers=1).read_ahead() == ()
     os.truncate(file, 2**42)  # more than any memory, and nothing on the disk
     assert ServerSettings(file).read_ahead() == ()
+
+
+def test_a_small_model_gets_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait for each other make it many times slower on a busy computer."""
+    monkeypatch.setattr(supervisor, "usable_cores", lambda: 8)
+    file = tmp_path / "model.gguf"
+    file.write_bytes(bytes(10))
+    assert ServerSettings(file).told("")["threads"] == 1
+    assert ServerSettings(file, threads=3).told("")["threads"] == 3
+    os.truncate(file, supervisor.SMALL_BYTES)
+    assert ServerSettings(file).told("")["threads"] == 8
 
 
 def test_a_missing_file_has_no_bytes(tmp_path: Path) -> None:

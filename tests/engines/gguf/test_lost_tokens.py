@@ -1,8 +1,19 @@
 """Tokens that the server does not send, because they leave a character incomplete, are found by their text."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest
+from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.gguf import reply as reply_module
+from magistral_ui.engines.gguf.completion import LostTokens
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller, is_incomplete
+from magistral_ui.engines.gguf.reply import MAX_UNSTREAMED, GGUFReply, Next
+from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER
@@ -70,3 +81,24 @@ def test_what_no_tokens_make_up_is_not_invented(tokenizer: Tokenizer, speller: T
 )
 def test_incomplete_characters_are_recognised(text: bytes, incomplete: bool) -> None:
     assert is_incomplete(text) is incomplete
+
+
+def test_a_model_that_writes_no_characters_is_asked_ever_less_often(
+    tokenizer: Tokenizer, speller: TokenSpeller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each such token costs a request: what trained models hardly ever write must not slow one down that does."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(reply_module, "CompletionStream", lambda server, body: asked.append(body) or SimpleNamespace())
+    request = GenerationRequest(Prompt((), (UserTurn("?"),)), SamplingParams(temperature=0, max_tokens=400), "ann")
+    encoded = tokenizer.encode(request.prompt)
+    reply = GGUFReply(Sequence(request, encoded, Generation(), tokenizer, 400), speller, tokenizer.vocabulary)
+    reply.slot = 0
+    for _ in range(12):
+        assert reply.take([LostTokens(1, "\ufffda", tokenizer._text("a")[0])]) is Next.STREAM
+        reply.open(SimpleNamespace(), [])  # type: ignore[arg-type]
+        reply.open(SimpleNamespace(), [])  # type: ignore[arg-type]
+    once, again = asked[::2], asked[1::2]
+    assert not any(body["stream"] for body in once)
+    assert all(body["stream"] for body in again)
+    assert [body["n_predict"] for body in once[:3]] == [2, 10, 18]
+    assert once[-1]["n_predict"] == 2 + MAX_UNSTREAMED

@@ -1,10 +1,11 @@
 """A pool of keys and values that is too small for all replies: they take turns, and none loses or doubles a token."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 import pytest
 
-from magistral_ui.chat.events import Finished, Notice, Queued
+from magistral_ui.chat.events import Finished, Notice, Prefilling, Queued
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.scheduler import CompletionScheduler
@@ -40,6 +41,18 @@ def test_who_waits_is_told_the_place(engine: GGUFEngine) -> None:
     told = [[event.position for event in all_events(each) if isinstance(event, Queued)] for each in generations]
     assert told[-1][0] > 1
     assert told[-1] == sorted(told[-1], reverse=True)
+
+
+def test_nobody_moves_back_when_a_reply_is_preempted(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    preempted = []
+    preempt = CompletionScheduler._preempt
+    monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: preempted.append(preempt(*args)))
+    generations = [engine.submit(request(engine, LONG, visitor=f"guest {n}", max_tokens=2000)) for n in range(8)]
+    for each in generations:
+        before = takewhile(lambda event: not isinstance(event, Prefilling), all_events(each))
+        told = [event.position for event in before if isinstance(event, Queued)]
+        assert told == sorted(told, reverse=True)
+    assert preempted
 
 
 def test_conversations_in_the_cache_make_room(engine: GGUFEngine) -> None:

@@ -17,6 +17,7 @@ from magistral_ui.engines.gguf.fitting import plan_fitting
 from magistral_ui.engines.gguf.repository import GGUFDownload
 from magistral_ui.engines.gguf.source import GGUFSource, find_gguf, names_gguf
 from magistral_ui.engines.gguf.writer import write_gguf
+from magistral_ui.engines.weights import gguf_entries
 from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel
 from magistral_ui.errors import DeviceTooSmall, Message, ModelError, ModelFilesBroken, ModelNotFound
 from magistral_ui.models.cards import CARDS, DEMO, MAGISTRAL_1_0, MAGISTRAL_1_2
@@ -234,11 +235,10 @@ def downloaded(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def replace(**labels: str) -> None:
         held = {CARDS[key.replace("_", "-")].gguf_repositories[0]: label for key, label in labels.items()}
         file = HeldFile(repository="a/b", commit=COMMIT, name="x.gguf", size=0, sha256="0" * 64)
-        monkeypatch.setattr(HeldModel, "is_complete", True)
         monkeypatch.setattr(
-            default_model,
-            "recorded_models",
-            lambda name: [HeldModel(label=held[name], files=(file,))] if name in held else [],
+            gguf_entries,
+            "held_models",
+            lambda name, _: [HeldModel(label=held[name], files=(file,))] if name in held else [],
         )
 
     return replace
@@ -276,23 +276,6 @@ def test_auto_chooses_by_what_fits(fetched: Fetched, downloaded: Callable[..., N
     found, _ = find("auto", LlamaDevice("cpu", "CPU", "CPU", 2**30, 2**30))
     assert found.card.demo
     assert found.chosen_because == "model_chosen_no_gpu"
-
-
-@pytest.mark.parametrize(
-    ("label", "expected"),
-    [
-        ("q4_k_m", "Q4_K_M"),
-        ("UD-Q4_K_XL", "Q4_K_M"),
-        ("IQ4_XS", "Q4_K_M"),
-        ("UD-IQ2_XXS", "Q2_K"),
-        ("Q3_K_XL", "Q3_K_L"),
-        ("BF16", "BF16"),
-        ("MXFP4", "Q4_K_M"),
-        ("", "Q4_K_M"),
-    ],
-)
-def test_every_quantization_counts_as_a_planned_one(label: str, expected: str) -> None:
-    assert default_model.counted_as(label) == expected
 
 
 @pytest.mark.parametrize(

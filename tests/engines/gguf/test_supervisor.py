@@ -14,6 +14,7 @@ import pytest
 
 from magistral_ui.engines.base import Loading
 from magistral_ui.engines.gguf import supervisor as supervising
+from magistral_ui.engines.gguf.child_process import ChildProcess
 from magistral_ui.engines.gguf.supervisor import Supervisor
 from magistral_ui.engines.weights.progress import Cancelled
 from magistral_ui.errors import Message, ModelError
@@ -298,3 +299,26 @@ def test_the_child_is_offered_first_when_memory_runs_out() -> None:
     with serving() as server:
         if Path("/proc/self/oom_score_adj").exists():
             assert int(Path(f"/proc/{server.pid}/oom_score_adj").read_text()) >= 500
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_file_whose_name_is_not_unicode_is_loaded(tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"mod\xe8le.gguf")
+    file.symlink_to(files() / "model.gguf")
+    with serving(file) as server:
+        assert ask(server, "/completion", PROMPT)[0] == 200
+
+
+def test_closing_does_not_wait_for_a_child_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    props = Supervisor._props
+
+    def hang(runs: Supervisor, child: ChildProcess, *more: Any) -> Any:
+        os.kill(child.pid, signal.SIGSTOP)
+        threading.Thread(target=runs.close).start()
+        return props(runs, child, *more)
+
+    monkeypatch.setattr(Supervisor, "_props", hang)
+    found = supervisor()
+    with pytest.raises(Cancelled):
+        found.start()
+    assert not children()

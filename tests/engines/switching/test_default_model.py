@@ -8,8 +8,15 @@ import pytest
 from magistral_ui.engines.base import ModelRequest
 from magistral_ui.engines.switching import default_model
 from magistral_ui.engines.switching.default_model import resolve
+from magistral_ui.engines.weights import gguf_entries
+from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_2, MINISTRAL_3_8B, ModelCard
 from magistral_ui.models.default_model import DefaultModel
+
+
+def held(label: str) -> HeldModel:
+    file = HeldFile(repository="a/b", commit="0" * 40, name="x.gguf", size=0, sha256="0" * 64)
+    return HeldModel(label=label, files=(file,))
 
 
 @pytest.fixture
@@ -25,9 +32,9 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(default_model, "find_machine", lambda _: machine)
     monkeypatch.setattr(default_model, "is_complete", lambda card: card is MINISTRAL_3_8B)
     monkeypatch.setattr(
-        default_model,
+        gguf_entries,
         "held_models",
-        lambda repository, _: [SimpleNamespace(label=each) for each in told["files"].get(repository, ())],
+        lambda repository, _: [held(each) for each in told["files"].get(repository, ())],
     )
     return told
 

@@ -49,7 +49,7 @@ def test_a_quantization_has_a_pace_of_its_own(file: Path, monkeypatch: pytest.Mo
     assert measured_pace(SMALL, "Q8_0", CPU) is None
     assert known_pace(CPU)(SMALL, "Q4_K_M") == (7.0, True)
     assert known_pace(CPU)(SMALL, "Q8_0") == (4.0, False)
-    monkeypatch.setattr(pace_file, "version", lambda _: "another")
+    monkeypatch.setattr(pace_file, "_llama_cpp", lambda: "llama.cpp another")
     assert measured_pace(SMALL, "Q4_K_M", CPU) is None, "with another llama.cpp it is another pace"
 
 

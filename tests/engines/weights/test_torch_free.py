@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 MODULES = (
-    *("gguf_download", "gguf_entries", "gguf_record", "held_repositories", "hub", "large_files", "library"),
-    *("originals", "pinned_revision", "progress", "quantized_cache", "repository_files"),
+    *("gguf_download", "gguf_entries", "gguf_record", "held_repositories", "hub", "hub_cache", "large_files"),
+    *("library", "originals", "pinned_revision", "progress", "quantized_cache", "repository_files"),
 )
 CODE = """
 import importlib
