@@ -108,10 +108,13 @@ class PromptWriter:
         value = {"prompt_string": self._marker.join(texts), "multimodal_data": images}
         return ServerPrompt(value, len(tokens) + more, exact)
 
-    def measure(self, measure: Measure, prompt: "EncodedPrompt", visitor: str) -> Measure:
-        """`measure` of our tokenizer, corrected to what llama.cpp reads."""
+    def measure(
+        self, measure: Measure, prompt: "EncodedPrompt", visitor: str, reasoning: Mapping[int, str] | None = None
+    ) -> Measure:
+        """`measure` of our tokenizer, corrected to what llama.cpp reads; `reasoning` are the texts behind its own, by message."""
         if not prompt.image_spans:
             return measure
+        counts = self._reasoning_counts(reasoning or {}, visitor)
         system, per_message = measure.system, dict(measure.per_message)
         more = 0
         for at, run, cut in self._cut_runs(prompt.ids, prompt.image_spans, visitor):
@@ -121,7 +124,13 @@ class PromptWriter:
             for message, start in prompt.starts.items():
                 if start <= at < start + prompt.per_message[message]:
                     per_message[message] += longer
-        return replace(measure, total=measure.total + more, system=system, per_message=per_message)
+        return replace(
+            measure,
+            total=measure.total + more,
+            system=system,
+            per_message=per_message,
+            reasoning=measure.reasoning | counts,
+        )
 
     def forget(self, visitor: str) -> None:
         """Drop what is remembered of a visitor."""
@@ -130,6 +139,11 @@ class PromptWriter:
             for cache in caches:
                 for key in [key for key in cache if key[0] == visitor]:
                     del cache[key]
+
+    def _reasoning_counts(self, reasoning: Mapping[int, str], visitor: str) -> dict[int, int]:
+        """Tokens that llama.cpp makes of each text, and the two marks around it."""
+        cuts = self._cut_by_server([self._with_broken_names(text) for text in reasoning.values()], visitor)
+        return {message: len(cut) + 2 for message, cut in zip(reasoning, cuts, strict=True)}
 
     def _difference(
         self, tokens: abc.Sequence[int], spans: "abc.Sequence[ImageSpan]", visitor: str
@@ -159,6 +173,9 @@ class PromptWriter:
         if self._is_control(run[0]):
             return self._control[run[0]]
         text = b"".join(map(self._tokenizer.token_bytes, run)).decode("utf-8", "replace")
+        return self._with_broken_names(text)
+
+    def _with_broken_names(self, text: str) -> str:
         return self._nameable.sub(lambda found: self._broken(found[0]), text)
 
     def _broken(self, name: str) -> str:

@@ -4,7 +4,7 @@ import logging
 import threading
 from dataclasses import replace
 
-from magistral_ui.chat.prompt import Prompt
+from magistral_ui.chat.prompt import AssistantTurn, Prompt
 from magistral_ui.engines.base import GenerationRequest, Measure
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.images import PromptWriter
@@ -61,7 +61,7 @@ class RunningGGUF:
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
         try:
-            measured = self._prompts.measure(measure, encoded, visitor)
+            measured = self._prompts.measure(measure, encoded, visitor, reasoning_of(prompt))
         except OSError:  # the server has ended this moment
             measured = replace(measure, estimated=bool(encoded.image_spans))
         return replace(measured, reused=self._scheduler.reusable(visitor, encoded.keys))
@@ -125,3 +125,9 @@ class RunningGGUF:
         """After the last `serve`: end the server and the replies that wait, as failed if there is a `failure`."""
         self._scheduler.finish(failure)
         self._supervisor.close()
+
+
+def reasoning_of(prompt: Prompt) -> dict[int, str]:
+    """The reasoning of earlier replies, kept or left out, by message."""
+    replies = (turn for turn in prompt.turns if isinstance(turn, AssistantTurn) and turn.message is not None)
+    return {turn.message or 0: text for turn in replies if (text := turn.reasoning or turn.left_out)}

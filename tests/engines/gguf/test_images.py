@@ -8,7 +8,7 @@ from PIL import Image
 
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.images import ImageFile
-from magistral_ui.chat.prompt import PromptChoices, Resume, SystemPart, compose
+from magistral_ui.chat.prompt import AssistantTurn, PromptChoices, Resume, SystemPart, compose
 from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.gguf.images import (
     BREAK,
@@ -111,6 +111,12 @@ def test_each_message_beside_an_image_is_counted_as_it_is_read(full: Model) -> N
     measured, encoded = full.tokenizer.measure(prompt, "ann")
     corrected = full.writer.measure(measured, encoded, "ann")
     assert corrected.total == corrected.system + sum(corrected.per_message.values())
+    (reply,) = measured.reasoning
+    (turn,) = (each for each in prompt.turns if isinstance(each, AssistantTurn))
+    assert turn.reasoning == tamil
+    again = full.writer.measure(measured, encoded, "ann", {reply: tamil})
+    assert again.reasoning == {reply: len(full.server.cut(tamil)) + 2}
+    assert again.reasoning[reply] > measured.reasoning[reply]
     assert corrected.total == measured.total + full.writer.prepare(encoded, "ann")
     grown = [corrected.per_message[message] - tokens for message, tokens in measured.per_message.items()]
     assert corrected.system > measured.system
