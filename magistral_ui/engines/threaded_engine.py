@@ -81,7 +81,7 @@ class ThreadedEngine(ABC, Generic[R]):
 
     def retry(self) -> None:
         with self._lock:
-            if not isinstance(self._status, Broken):
+            if not isinstance(self._status, Broken) or self._closing.is_set():
                 return
             self._status, self._thread = Loading(), None
         self.start()

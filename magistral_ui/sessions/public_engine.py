@@ -68,6 +68,8 @@ class PublicEngine:
         """`failed` as visitors may see it: with numbers and the model's name, and no other text."""
         if failed.key.startswith("remote_") and failed.key not in PUBLIC_FAILURES:
             return replace(failed, key="unavailable", values={})
+        if failed.key.startswith("gguf_"):  # why llama.cpp crashed, which whoever runs the app can mend
+            return replace(failed, key="model_process_ended", values={})
         values: dict[str, str | int | float] = {
             name: self._engine.card.name if isinstance(value, str) else value for name, value in failed.values.items()
         }

@@ -54,6 +54,14 @@ def test_what_strangers_can_do_something_about_names_the_model(key: str) -> None
     assert told.values["server"] == ScriptedEngine([]).card.name
 
 
+def test_why_llama_cpp_crashed_is_for_whoever_runs_the_app() -> None:
+    told, generation = last(Answer("part"), Failed("gguf_file_changed", {"model": "m", "file": "m.gguf"}))
+    assert isinstance(told, Failed)
+    assert (told.key, told.values) == ("model_process_ended", {})
+    assert generation.failure is not None
+    assert generation.failure.key == "gguf_file_changed"
+
+
 def test_numbers_are_told() -> None:
     told, _ = last(Failed("prompt_too_long", {"tokens": 9_000, "limit": 4_096}))
     assert isinstance(told, Failed)

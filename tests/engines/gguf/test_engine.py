@@ -73,6 +73,8 @@ def test_the_child_ends_with_the_engine() -> None:
     assert isinstance(engine.status(), Broken)
     with pytest.raises(NotReady):
         ask(engine, SUM)
+    engine.retry()
+    assert isinstance(engine.status(), Broken), "a closed engine loads nothing more"
     engine.close()
 
 
