@@ -7,7 +7,6 @@ error.
 """
 
 import contextlib
-import contextlib
 import json
 import os
 import select
