@@ -19,7 +19,7 @@ MIN_CONTEXT = 4_096
 TYPICAL_CONTEXT = 8_192
 """Tokens of a typical conversation, by which the number of visitors is counted."""
 SMALL_IMAGE = 1_024
-"""Longest side of images, in pixels, where larger ones cost too much context; smaller ones free nothing, since prompts need it."""
+"""Longest side of images, in pixels, where larger ones cost too much context. Smaller ones free nothing: prompts need it."""
 MIN_CONTEXT_GAIN = 1.1
 """Factor by which smaller images must lengthen the context to be worth it."""
 MAX_GROWTH_TOKENS = 2_048
