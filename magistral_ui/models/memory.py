@@ -19,8 +19,7 @@ MIN_CONTEXT = 4_096
 TYPICAL_CONTEXT = 8_192
 """Tokens of a typical conversation, by which the number of visitors is counted."""
 SMALL_IMAGE = 1_024
-"""Longest side of images, in pixels, where larger ones would cost too much context. Smaller ones would free nothing: reading a
-prompt then needs as much."""
+"""Longest side of images, in pixels, where larger ones cost too much context. Smaller ones free nothing: prompts need it."""
 MIN_CONTEXT_GAIN = 1.1
 """Factor by which smaller images must lengthen the context to be worth it."""
 MAX_GROWTH_TOKENS = 2_048
@@ -38,7 +37,7 @@ class DeviceBudget:
     others: tuple["DeviceBudget", ...] = ()
     """More devices of this type over which a model can be spread, the freest first."""
     fused: bool = True
-    """Whether attention is fused, so that its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
+    """Whether attention is fused: its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
     host: int = 0
     """Beside a GPU: bytes of RAM that are unused now, for the layers that llama.cpp runs on the processor."""
     index: int = 0
@@ -51,7 +50,7 @@ class DeviceBudget:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One device's part of a plan."""
+    """One device's part of a plan; `index` is llama.cpp's number of the device."""
 
     layers: int
     weights: int
@@ -59,7 +58,6 @@ class Share:
     margin: int
     kv_bytes: int
     index: int = 0
-    """Of the device, for llama.cpp."""
 
 
 @dataclass(frozen=True, slots=True)
