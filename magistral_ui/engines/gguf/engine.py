@@ -13,7 +13,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import MagistralUIError, Message, NotReady
-from magistral_ui.models.cards import DEMO, ModelCard, find_card
+from magistral_ui.models.cards import ModelCard, guess_card
 
 if TYPE_CHECKING:
     from magistral_ui.engines.gguf.loading import LoadedGGUF
@@ -40,7 +40,7 @@ class GGUFEngine:
     def __init__(self, request: ModelRequest, load: LoadGGUF = load) -> None:
         """Nothing is imported or read before `start`."""
         self.request, self._load = request, load
-        self._guess = (find_card(request.model) if request.model else None) or DEMO
+        self._guess = guess_card(request.model)
         self._status: EngineStatus = Loading()
         self._running: RunningGGUF | None = None
         self._thread: threading.Thread | None = None
