@@ -17,7 +17,8 @@ from safetensors import safe_open
 
 from magistral_ui.engines.gguf.demo_file import LAYER, interleaved
 from magistral_ui.models.folder import inspect_folder
-from tests.servers.random_gguf import add_metadata, add_vocabulary
+from tests.servers.public_vocabulary import add_vocabulary
+from tests.servers.random_gguf import add_metadata
 
 REST = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
 

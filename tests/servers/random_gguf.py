@@ -5,23 +5,18 @@ SHAPE is a card's key (`magistral-small-2509`) or `small`; QUANT is the name of 
 """
 
 import argparse
-import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import gguf
-import mistral_common
 import numpy as np
 
 from magistral_ui.models.cards import CARDS
-from magistral_ui.models.folder import DEMO_FOLDER
-from magistral_ui.models.gguf_vocabulary import merges_of, spelled
 from magistral_ui.models.shape import ModelShape
+from tests.servers.public_vocabulary import Writer, add_vocabulary
 
 SMALL = ModelShape(131_072, 1_024, 4_096, 12, 16, 4, 64, tied=False, context_length=131_072)
-SPECIAL = 1_000
 CHUNK = 2**22
 """Bytes of random blocks, which are repeated through all tensors."""
 SCALE = 0.002
@@ -55,7 +50,7 @@ def write(path: Path, shape: ModelShape, quant: str, *, sparse: bool = False) ->
     """Write the file; the bytes are the same at each call."""
     main_type = gguf.GGMLQuantizationType[quant.removesuffix("_S").removesuffix("_M")]
     tensors = list(_tensors(shape, main_type, mixed=quant.endswith("_M")))
-    out = gguf.GGUFWriter(str(path), "llama")
+    out = Writer(str(path), "llama")
     add_metadata(out, shape, quant)
     add_vocabulary(out, shape.vocabulary)
     for name, size, kind in tensors:
@@ -114,28 +109,6 @@ def add_shape(out: gguf.GGUFWriter, shape: ModelShape) -> None:
     out.add_value_length(shape.head_dim)
     out.add_rope_dimension_count(shape.head_dim)
     out.add_vocab_size(shape.vocabulary)
-
-
-def add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
-    """The public vocabulary under the demo model's special tokens."""
-    public = Path(mistral_common.__file__).parent / "data" / "tekken_240911.json"
-    demo = json.loads((DEMO_FOLDER / "tekken.json").read_text(encoding="utf-8"))
-    special = [each["token_str"] for each in demo["special_tokens"][:64]]
-    special += [f"<SPECIAL_{n}>" for n in range(len(special), SPECIAL)]
-    vocabulary = json.loads(public.read_text(encoding="utf-8"))["vocab"][: size - SPECIAL]
-    ranks = [base64.b64decode(each["token_bytes"]) for each in vocabulary]
-    control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
-    out.add_tokenizer_model("gpt2")
-    out.add_tokenizer_pre("tekken")
-    out.add_token_list([*special, *map(spelled, ranks)])
-    out.add_token_types([*[control] * len(special), *[normal] * len(ranks)])
-    out.add_token_merges(merges_of(ranks))
-    out.add_bos_token_id(special.index("<s>"))
-    out.add_eos_token_id(special.index("</s>"))
-    out.add_unk_token_id(special.index("<unk>"))
-    out.add_pad_token_id(special.index("<pad>"))
-    out.add_add_bos_token(True)
-    out.add_add_eos_token(False)
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:

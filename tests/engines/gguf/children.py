@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,11 @@ def serving(path: Path | None = None, **changed: Any) -> Iterator[LlamaServer]:
 
 @contextmanager
 def endless_file(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file that a child loads without end, with the GIL held; and what waits until it does so."""
+    """A file that a child loads without end, with the GIL held; and what waits until it does so.
+
+    It is a pipe into which nobody writes. Where the kernel does not tell what a thread waits for, it has to be opened to see
+    whether somebody reads it; then llama.cpp, which cannot seek in it, soon fails.
+    """
     fifo, opened = folder / "endless.gguf", []
     os.mkfifo(fifo)
 
@@ -68,11 +72,26 @@ def endless_file(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
             return False
         return True
 
+    def is_read() -> bool:
+        waits_for = [what for child in psutil.Process().children(recursive=True) for what in waits_of(child.pid)]
+        if not Path("/proc/self/wchan").exists() or (waits_for and set(waits_for) == {"0"}):
+            return open_it()
+        return any("wait_for_partner" in what for what in waits_for)
+
     try:
-        yield fifo, lambda: until(open_it, "the child does not load")
+        yield fifo, lambda: until(is_read, "the child does not load")
     finally:
         for each in opened:
             os.close(each)
+
+
+def waits_of(pid: int) -> list[str]:
+    """The kernel's functions in which a process's threads wait, where it tells; "0" for none."""
+    waits: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/wchan"):
+        with suppress(OSError):
+            waits.append(thread.read_text())
+    return waits
 
 
 def ask(server: LlamaServer, path: str, body: Any = None, key: str | None = None) -> tuple[int, bytes]:

@@ -13,7 +13,7 @@ from tests.engines.remote.conftest import start_llama_cpp
 from tests.servers.gguf_files import write_gguf
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def demo_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo")
     write_gguf(folder)
@@ -30,14 +30,20 @@ def started(folder: Path, tekken: Path) -> Iterator[Model]:
     process.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def demo(demo_files: Path) -> Iterator[Model]:
     yield from started(demo_files, DEMO_FOLDER / "tekken.json")
 
 
-@pytest.fixture(scope="module")
-def full(demo_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """A model with Mistral's whole vocabulary."""
+@pytest.fixture(scope="package")
+def full_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tekken.json` and `model.gguf` with Mistral's whole vocabulary."""
     folder = tmp_path_factory.mktemp("full")
-    write_full_vocabulary(folder, demo_files / "mmproj.gguf")
-    yield from started(folder, folder / "tekken.json")
+    write_full_vocabulary(folder)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def full(full_files: Path) -> Iterator[Model]:
+    """A model with Mistral's whole vocabulary."""
+    yield from started(full_files, full_files / "tekken.json")

@@ -68,23 +68,24 @@ def serve() -> Iterator[Callable[..., CompletionStream]]:
 
     def made(answer: bytes, piece: int = 10**6, **more: object) -> CompletionStream:
         listening = socket.create_server(("127.0.0.1", 0))
-        opened.append(listening)
 
         def answers() -> None:
             connection, _ = listening.accept()
             with connection, suppress(OSError):  # which the test may have closed
                 asked = b""
                 while b"\r\n\r\n" not in asked or not asked.endswith(b"}"):
-                    asked += connection.recv(65536)
+                    received = connection.recv(65536)
+                    if not received:
+                        return
+                    asked += received
                 for at in range(0, len(answer), piece):
                     connection.sendall(answer[at : at + piece])
 
         thread = threading.Thread(target=answers, daemon=True)
         thread.start()
-        opened.append(SimpleNamespace(close=thread.join))
         server = SimpleNamespace(host="127.0.0.1", port=listening.getsockname()[1], key="secret")
         stream = CompletionStream(server, {**body(), **more})  # type: ignore[arg-type]
-        opened.append(stream)
+        opened.extend((stream, SimpleNamespace(close=thread.join), listening))  # in the order in which they are closed
         while stream.sending:
             stream.send()
         return stream

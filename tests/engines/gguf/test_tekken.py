@@ -18,7 +18,6 @@ from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import DEMO_FOLDER
 from magistral_ui.models.gguf_file import header_of, read_mmproj
 from magistral_ui.models.gguf_header import TOKENS, GGUFHeader
-from tests.engines.gguf.full_vocabulary import write_full_vocabulary
 
 ALPHABET = (
     "aZ é ñ ß İ ı 1٣ ④ \n\r\n\t\u00a0\u2003 [INST]</s>[THINK]<s> हिन्दी বাংলা தமிழ் ไทย עִבְ نَصّ 日本 한국 "
@@ -56,13 +55,11 @@ def test_it_is_the_original_but_for_what_nobody_reads(header: GGUFHeader) -> Non
 
 
 @pytest.fixture(scope="module", params=["the demo's tokens", "all of Mistral's tokens"])
-def tekken_and_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def tekken_and_file(request: pytest.FixtureRequest) -> tuple[Path, Path]:
     """A tokenizer, and a GGUF file with its vocabulary."""
-    model, mmproj = demo_files()
     if request.param == "the demo's tokens":
-        return DEMO_FOLDER / "tekken.json", model
-    folder = tmp_path_factory.mktemp("full")
-    write_full_vocabulary(folder, mmproj)
+        return DEMO_FOLDER / "tekken.json", demo_files()[0]
+    folder: Path = request.getfixturevalue("full_files")
     return folder / "tekken.json", folder / "model.gguf"
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from magistral_ui.models.cards import MAGISTRAL_1_0, MAGISTRAL_1_2
 from magistral_ui.models.image_grid import PIXTRAL, ImageGrid
 from tests.engines.contract import all_events
 from tests.engines.remote.conftest import connected, start_llama_cpp
+from tests.servers.gguf_files import write_quick_mmproj
 
 SIZES = [(1, 1), (28, 28), (56, 56), (60, 100), (200, 30), (640, 480), (1024, 768), (30, 1540), (4000, 3000)]
 STARTED: dict[str, tuple[dict[str, object], ImageGrid]] = {
@@ -33,10 +35,20 @@ STARTED: dict[str, tuple[dict[str, object], ImageGrid]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def quick_folder(gguf_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo model with a quick tower: here images are only counted."""
+    folder = tmp_path_factory.mktemp("quick")
+    for name in ("model.gguf", "chat_template.jinja"):
+        shutil.copy(gguf_folder / name, folder / name)
+    write_quick_mmproj(folder / "mmproj.gguf")
+    return folder
+
+
 @pytest.fixture(scope="module", params=STARTED)
-def started(gguf_folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[RemoteEngine, ImageGrid]]:
+def started(quick_folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[RemoteEngine, ImageGrid]]:
     settings, grid = STARTED[request.param]
-    server = start_llama_cpp(gguf_folder, slots=1, **settings)
+    server = start_llama_cpp(quick_folder, slots=1, **settings)
     engine = connected(server.base_url)
     yield engine, grid
     engine.close()
