@@ -61,7 +61,7 @@ def main() -> int:
             from magistral_ui.plan_command import print_plan
 
             print_plan(
-                settings.model,
+                settings.model if settings.engine == "local" else None,
                 settings.device,
                 precision=settings.precision,
                 threads=settings.threads,

@@ -9,9 +9,9 @@ MAX_PATH_LENGTH = 1_000
 """Characters of a file's path in a repository."""
 _QUANTIZATION = r"((?:(?:UD|i1)[-_])?(?:I?Q\d\w{0,20}|TQ\d_\d|BF16|FP?16|FP?32|MXFP4(?:_MOE)?))"
 _LABEL = re.compile(_QUANTIZATION, re.ASCII | re.IGNORECASE)
-_SUFFIX = re.compile(rf"(?:^|[-._]){_QUANTIZATION}$", re.ASCII | re.IGNORECASE)
+_SUFFIX = re.compile(rf"(?:^|[-._ ]){_QUANTIZATION}$", re.ASCII | re.IGNORECASE)
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$", re.ASCII)
-_MMPROJ = re.compile(r"(?:^|[-._])mmproj(?:[-._]|$)", re.ASCII | re.IGNORECASE)
+_MMPROJ = re.compile(r"(?:^|[-._ ])mmproj(?:[-._ ]|$)", re.ASCII | re.IGNORECASE)
 _IMATRIX = re.compile(r"imatrix", re.IGNORECASE)
 _MMPROJ_TYPES = ("bf16", "f16", "fp16", "f32", "fp32")
 """Types of projectors in order of preference: they are small, and the vision towers are published in bfloat16."""
@@ -129,6 +129,6 @@ def _main_base(bases: list[str], repository: str) -> str:
 
 
 def _mmproj_rank(file: ListedFile) -> tuple[int, int, str]:
-    words = re.split(r"[-._]", _stem(file).casefold())
+    words = re.split(r"[-._ ]", _stem(file).casefold())
     rank = next((rank for rank, type in enumerate(_MMPROJ_TYPES) if type in words), len(_MMPROJ_TYPES))
     return rank, file.name.count("/"), file.name

@@ -21,12 +21,12 @@ from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest, 
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.gguf.completion import CompletionStream, completion_body
 from magistral_ui.engines.gguf.engine import GGUFEngine
-from magistral_ui.engines.gguf.loading import CPU_BATCH
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.gguf_buffers import CPU_BATCH
 from tests.benchmarks.gguf_model import make_gguf
 from tests.benchmarks.requests import UniqueRequests
 from tests.benchmarks.table import Row, at_least, at_most, told

@@ -32,6 +32,7 @@ def listing(repository: str, *names: str):  # type: ignore[no-untyped-def]
         (f"{BASE}-fp16.GGUF", "fp16"),
         (f"{BASE}-MXFP4_MOE.gguf", "MXFP4_MOE"),
         (f"{BASE}-TQ1_0.gguf", "TQ1_0"),
+        ("Magistral Small Q4_K_M.gguf", "Q4_K_M"),
         (f"{BASE}-Q4_0_4_4.gguf", "Q4_0_4_4"),
         ("q6_k.gguf", "q6_k"),
         ("model.gguf", "model"),
@@ -58,6 +59,7 @@ def test_projectors_are_told_from_models() -> None:
         *(f"vision/{BASE}-BF16-mmproj.gguf", f"mmproj-{BASE}-F16.gguf", f"{BASE}.mmproj-Q8_0.gguf"),
     )
     found = listing(UNSLOTH, *names, f"{BASE}-Q4_K_M.gguf", "imatrix_unsloth.gguf", f"{BASE}-imatrix.gguf")
+    assert listing(UNSLOTH, "my mmproj F16.gguf").mmproj
     assert [each.label for each in found.quantizations] == ["Q4_K_M"]
     assert [file.name for file in found.mmproj] == [
         *("mmproj-BF16.gguf", f"vision/{BASE}-BF16-mmproj.gguf", "mmproj-F16.gguf"),

@@ -100,7 +100,8 @@ def parameters(xllamacpp: Any, told: dict[str, Any]) -> Any:
         params.mmproj_use_gpu = False
     elif told["tensor_split"]:
         _divide(xllamacpp, params, told["tensor_split"])
-        params.mmproj_device = told["mmproj_device"]
+        with contextlib.suppress(ValueError):  # a device that it does not know: the projector is on the first one then
+            params.mmproj_device = told["mmproj_device"]
     return params
 
 

@@ -14,7 +14,7 @@ from magistral_ui.engines.gguf.repository import fetch, is_gguf_repository
 from magistral_ui.engines.gguf.tekken import rebuild_tekken
 from magistral_ui.engines.weights.gguf_entries import gguf_way
 from magistral_ui.engines.weights.progress import Report
-from magistral_ui.errors import Message, ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
+from magistral_ui.errors import Message, ModelError, ModelFilesBroken, ModelNotFound, unreadable
 from magistral_ui.models.cards import CARDS, DEMO, ModelCard, find_card
 from magistral_ui.models.folder import AUTO, DEMO_FOLDER, is_repository
 from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, GGUFFacts, MmprojFacts, header_of, inspect_gguf, read_mmproj
@@ -172,10 +172,10 @@ def _from_repository(
 
 
 def _projector(file: Path | None) -> MmprojFacts | None:
-    """None if it is of a kind that no model of the family has, which its name and width do not tell."""
+    """None if it is unusable, as those beside a file are left out: without images, the model is of use all the same."""
     try:
         return read_mmproj(file) if file else None
-    except NotAMistralModel:
+    except ModelError:
         return None
 
 

@@ -109,8 +109,7 @@ def fetch_large(
     free = shutil.disk_usage(constants.HF_HUB_CACHE).free
     if free < left + MIN_FREE_BYTES:
         raise disk_full(repository, left + MIN_FREE_BYTES, free)
-    stop = threading.Event()
-    meter = Meter("downloading", total, report, stop, done=total - left)
+    meter = Meter("downloading", total, report, closing, done=total - left)
 
     def fetch(store: BlobStore, file: LargeFile) -> None:
         url = hf_hub_url(store.repository, file.name, revision=store.commit)
@@ -121,7 +120,7 @@ def fetch_large(
         fetching = [pool.submit(fetch, store, file) for store, file in missing]
         while any(not each.done() for each in fetching):
             if closing.wait(0.05) or any(each.done() and each.exception() for each in fetching):
-                stop.set()  # once one has failed, the others are pointless
+                meter.stop()  # once one has failed, the others are pointless
                 break  # the pool waits for them
     failures = [error for each in fetching if (error := each.exception()) is not None]
     if failures:

@@ -33,7 +33,7 @@ class Meter:
     ) -> None:
         """`done` of `total` bytes are finished already. Once `closing` is set, `add` raises Cancelled."""
         self._stage, self._total, self._report, self._clock = stage, total, report, clock
-        self._closing = closing or threading.Event()
+        self._closing, self._stopped = closing or threading.Event(), False
         self._lock = threading.Lock()
         self._done = done
         self._past = deque([(clock(), done)])
@@ -42,7 +42,7 @@ class Meter:
 
     def add(self, count: float | None) -> None:
         """Count more bytes (negative if a server starts over)."""
-        if self._closing.is_set():
+        if self._closing.is_set() or self._stopped:
             raise Cancelled
         with self._lock:
             self._done += int(count or 0)
@@ -54,6 +54,10 @@ class Meter:
             while now - self._past[0][0] > RATE_WINDOW_SECONDS and len(self._past) > 2:
                 self._past.popleft()
             self._report(Loading(self._stage, min(self._done, self._total), self._total, self._seconds_left()))
+
+    def stop(self) -> None:
+        """From now on, `add` raises Cancelled."""
+        self._stopped = True
 
     def _seconds_left(self) -> float | None:
         (before, had), (now, have) = self._past[0], self._past[-1]

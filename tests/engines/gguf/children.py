@@ -14,10 +14,13 @@ from typing import Any
 import psutil
 
 from magistral_ui.engines.base import Loading
+from magistral_ui.engines.gguf.child_process import CHILD
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
 from tests.servers.gguf_files import write_gguf
 from tests.waiting import until
 
+STILL_LOOKS = 10
+"""So often in a row, a child that waits for its file is seen to have done nothing."""
 KEPT: list[tempfile.TemporaryDirectory[str]] = []
 
 
@@ -57,41 +60,34 @@ def serving(path: Path | None = None, **changed: Any) -> Iterator[LlamaServer]:
 
 @contextmanager
 def endless_file(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A file that a child loads without end, with the GIL held; and what waits until it does so.
+    """A file that a child opens without end, with the GIL held; and what waits until it does so.
 
-    It is a pipe into which nobody writes. Where the kernel does not tell what a thread waits for, it has to be opened to see
-    whether somebody reads it; then llama.cpp, which cannot seek in it, soon fails.
+    Nobody writes to it: llama.cpp cannot seek in it, and would give up.
     """
-    fifo, opened = folder / "endless.gguf", []
+    fifo, before = folder / "endless.gguf", {each.pid for each in started()}
     os.mkfifo(fifo)
 
-    def open_it() -> bool:
-        try:
-            opened.append(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
-        except OSError:  # nobody reads it yet
-            return False
-        return True
+    def wait() -> None:
+        seen: list[object] = []
 
-    def is_read() -> bool:
-        waits_for = [what for child in psutil.Process().children(recursive=True) for what in waits_of(child.pid)]
-        if not Path("/proc/self/wchan").exists() or (waits_for and set(waits_for) == {"0"}):
-            return open_it()
-        return any("wait_for_partner" in what for what in waits_for)
+        def stands_still() -> bool:
+            found = [each for each in started() if each.pid not in before]
+            seen.append([(each.pid, each.cpu_times(), each.status()) for each in found])
+            return len(seen) > STILL_LOOKS and bool(found) and all(each == seen[-1] for each in seen[-STILL_LOOKS:])
 
-    try:
-        yield fifo, lambda: until(is_read, "the child does not load")
-    finally:
-        for each in opened:
-            os.close(each)
+        until(stands_still, "the child does not load")
+
+    yield fifo, wait
 
 
-def waits_of(pid: int) -> list[str]:
-    """The kernel's functions in which a process's threads wait, where it tells; "0" for none."""
-    waits: list[str] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/wchan"):
-        with suppress(OSError):
-            waits.append(thread.read_text())
-    return waits
+def started() -> list[psutil.Process]:
+    """The children of this process, and of the pages that it started, which are told what to load."""
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if str(CHILD) in each.cmdline() and "--watch" not in each.cmdline():
+                found.append(each)
+    return found
 
 
 def ask(server: LlamaServer, path: str, body: Any = None, key: str | None = None) -> tuple[int, bytes]:

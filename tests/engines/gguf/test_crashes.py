@@ -27,6 +27,7 @@ LONG = "Count from 1 to 200."
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[GGUFEngine]:
     monkeypatch.setattr(supervisor, "CRASH_SECONDS", 0.0)  # it is started again however often it crashes
+    monkeypatch.setattr(health, "LOOK_SECONDS", 0.5)
     engine = loaded(slots=2)
     yield engine
     engine.close()
@@ -131,18 +132,15 @@ def test_while_it_starts_again_the_status_says_so(engine: GGUFEngine, monkeypatc
 
 
 def test_a_child_that_hangs_is_started_again(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(health, "ANSWER_TIMEOUT", 2.0)
-    kill(engine)  # so that the next child is watched like this
-    until(lambda: isinstance(engine.status(), Loading))
-    until(lambda: isinstance(engine.status(), Ready))
     pid = pid_of(engine)
     writing = engine.submit(request(engine, LONG, max_tokens=2000))
     wait_for_pieces(writing, 1)
     os.kill(pid, signal.SIGSTOP)
+    monkeypatch.setattr(health, "ANSWER_TIMEOUT", 0.5)
     end = ended(writing)
     assert isinstance(end, Failed)
     assert end.key == "gguf_silent"
+    monkeypatch.setattr(health, "ANSWER_TIMEOUT", SOON)
     until(lambda: restarted(engine, pid))
     assert "752" in words(ask(engine, SUM))[1]
 
