@@ -199,10 +199,10 @@ class StreamedReply:
             async for received in data:
                 self.last_received = asyncio.get_running_loop().time()
                 self._take(attempt, attempt.payloads(received), read_chunk)
+                if self._advance() is Phase.CLOSING:
+                    return  # which closes the connection, so that the server stops; what it may have sent is not shown
                 if attempt.done:
                     break  # some servers keep the connection open after the end mark
-                if self._advance() is Phase.CLOSING:
-                    return  # which closes the connection, so that the server stops
                 if interval := self._context.read_interval():
                     await asyncio.sleep(interval)
         # Some servers end with a complete payload that no line break follows.

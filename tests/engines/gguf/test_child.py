@@ -22,7 +22,8 @@ from tests.waiting import until
 
 ROOT = Path(__file__).parents[3]
 PAGE = """
-import os, sys, threading, time
+import os, signal, sys, threading, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored, also by all that it starts
 from pathlib import Path
 from magistral_ui.engines.gguf.supervisor import ServerSettings, Supervisor
 told = ServerSettings.told

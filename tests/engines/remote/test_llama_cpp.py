@@ -5,9 +5,11 @@ import math
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from magistral_ui.engines.local.sampler import candidates
 from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
+from magistral_ui.engines.remote.http_client import ServerClient
 from magistral_ui.engines.remote.server_address import ServerAddress
 from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.asset_files import ASSETS
@@ -147,6 +150,27 @@ def test_a_budget_closes_the_reasoning_and_an_answer_follows(shared: RemoteEngin
     assert Notice("budget_spent") in events
     assert THOUGHTS.startswith(reasoning)
     assert answer.startswith(("487 + 265 = ", "I had no time to finish."))
+    assert finished(events).usage.reasoning_tokens == 20
+
+
+def test_a_budget_holds_when_the_whole_reply_comes_in_one_read(
+    shared: RemoteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a small model's does on a busy machine; its end mark is then there before the budget is looked at."""
+    stream = ServerClient.stream
+
+    @asynccontextmanager
+    async def read_at_once(self: ServerClient, body: dict[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
+        async def whole(data: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            yield b"".join([each async for each in data])
+
+        async with stream(self, body) as data:
+            yield whole(data)
+
+    monkeypatch.setattr(ServerClient, "stream", read_at_once)
+    events = ask(shared, Conversation().say(SUM), reasoning_budget=20)
+    assert Notice("budget_spent") in events
+    assert words(events)[1].strip()
     assert finished(events).usage.reasoning_tokens == 20
 
 
