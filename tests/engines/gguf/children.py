@@ -73,7 +73,8 @@ def endless_file(folder: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
         def stands_still() -> bool:
             found = [each for each in started() if each.pid not in before]
             seen.append([(each.pid, each.cpu_times(), each.status()) for each in found])
-            return len(seen) > STILL_LOOKS and bool(found) and all(each == seen[-1] for each in seen[-STILL_LOOKS:])
+            sleeps = bool(found) and all(each.status() == psutil.STATUS_SLEEPING for each in found)
+            return len(seen) > STILL_LOOKS and sleeps and all(each == seen[-1] for each in seen[-STILL_LOOKS:])
 
         until(stands_still, "the child does not load")
 

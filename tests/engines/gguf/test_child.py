@@ -184,9 +184,9 @@ def test_it_starts_whatever_python_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_it_ends_with_a_page_that_is_killed_while_it_loads(tmp_path: Path, holder: str) -> None:
     with endless_file(tmp_path) as (file, wait_until_loads), page(file, holder) as process:
+        until(lambda: len(children_of(process)) == (2 if holder == "watcher" else 1), "the child does not start")
         wait_until_loads()
         found = children_of(process)
-        assert len(found) == (2 if holder == "watcher" else 1)
         process.kill()
         until(lambda: not any(map(runs, found)), "a process has outlived the page")
 
