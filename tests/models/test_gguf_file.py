@@ -382,7 +382,10 @@ def test_a_short_window_leaves_a_short_context(tmp_path: Path) -> None:
 
 def test_a_folder_of_safetensors_is_not_for_llama_cpp(tmp_path: Path) -> None:
     write_demo(tmp_path / "x.gguf")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")  # as repositories of GGUF files have one
+    assert holds_gguf(tmp_path)
+    check_name(str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
     assert not holds_gguf(tmp_path)
     assert not holds_gguf(tmp_path / "missing")
     assert not holds_gguf(DEMO_FOLDER)
