@@ -12,7 +12,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, Loading, Measure, ModelRequest, Ready
 from magistral_ui.engines.generation import Generation
 from magistral_ui.errors import NotReady
-from magistral_ui.models.cards import DEMO, ModelCard, find_card
+from magistral_ui.models.cards import ModelCard, guess_card
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class ThreadedEngine(ABC, Generic[R]):
     def __init__(self, request: ModelRequest) -> None:
         """Nothing is imported or read before `start`."""
         self.request = request
-        self._guess = (find_card(request.model) if request.model else None) or DEMO
+        self._guess = guess_card(request.model)
         self._status: EngineStatus = Loading()
         self._running: R | None = None
         self._thread: threading.Thread | None = None

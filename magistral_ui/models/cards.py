@@ -247,6 +247,14 @@ def find_card(name: str) -> ModelCard | None:
     return next((c for c in CARDS.values() if wanted in (c.key, (c.repository or c.key).casefold())), None)
 
 
+def guess_card(model: str | None) -> ModelCard:
+    """What to show of the `model` that is named, a card or a file or a repository's, until its files have been read."""
+    if not model or model == "auto":
+        return DEMO
+    name = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].partition(":")[0]
+    return find_card(model) or replace(without_claims(MAGISTRAL_1_2), key=model, name=name.removesuffix(".gguf"))
+
+
 def nearest_card(shape: ModelShape, ministral: bool) -> ModelCard:
     """The card of the model that `shape` was most likely made from: the nearest in width, then in layers, then in its MLP.
 

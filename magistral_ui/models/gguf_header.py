@@ -1,7 +1,7 @@
 """Reads the header of a GGUF file: its metadata and the names, shapes and types of its tensors; never the weights.
 
-What llama.cpp would refuse (ggml/src/gguf.cpp) is refused here too. Long arrays and texts that nobody asks for, as the merges of
-a vocabulary, are skipped. No length in a file makes this take much memory or time.
+What llama.cpp would refuse (ggml/src/gguf.cpp) is refused here too. Long arrays and texts that are never used, such as the
+merges of a vocabulary, are skipped. No length in a file makes this take much memory or time.
 """
 
 import struct

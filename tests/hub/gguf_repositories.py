@@ -1,4 +1,4 @@
-"""Repositories of GGUF files: headers of a tiny model as llama.cpp has them, and noise of the asked size behind."""
+"""Repositories of GGUF files: headers of a tiny model as llama.cpp has them, then noise up to the requested size."""
 
 from math import prod
 from pathlib import Path
@@ -8,9 +8,11 @@ import numpy as np
 
 from magistral_ui.models.gguf_file import GGUFFacts
 from magistral_ui.models.gguf_header import read_header
+from magistral_ui.models.gguf_vocabulary import BYTES
 from magistral_ui.models.memory import MemoryPlan
 from magistral_ui.models.shape import ModelShape
 from tests.hub.conftest import noise
+from tests.servers.random_gguf import add_shape
 
 HIDDEN = 32
 SPECIAL = [
@@ -25,12 +27,11 @@ SPECIAL = [
     "[/SYSTEM_PROMPT]",
     "[IMG]",
 ]
-VISIBLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 TINY = ModelShape(len(SPECIAL) + 256, HIDDEN, 2 * HIDDEN, 1, 2, 1, 16, tied=False, context_length=131_072)
 SMALLEST = 120_000
 """Bytes of a model's file that is all header and tensors."""
 MAX_NOISE = 1_000_000
-"""Bytes behind which a file is empty: to make more would take longer than to download it."""
+"""Bytes after which a file is empty: to make more would take longer than to download it."""
 
 
 def make_model(
@@ -115,25 +116,13 @@ def _begin(path: Path, shape: ModelShape, architecture: str) -> gguf.GGUFWriter:
     path.parent.mkdir(parents=True, exist_ok=True)
     out = gguf.GGUFWriter(str(path), architecture)
     out.add_name("Tiny")
-    out.add_block_count(shape.layers)
-    out.add_context_length(shape.context_length)
-    out.add_embedding_length(shape.hidden)
-    out.add_feed_forward_length(shape.intermediate)
-    out.add_head_count(shape.heads)
-    out.add_head_count_kv(shape.kv_heads)
-    out.add_key_length(shape.head_dim)
-    out.add_value_length(shape.head_dim)
-    out.add_rope_dimension_count(shape.head_dim)
-    out.add_rope_freq_base(1e9)
-    out.add_layer_norm_rms_eps(1e-5)
-    out.add_vocab_size(shape.vocabulary)
+    add_shape(out, shape)
     out.add_file_type(gguf.LlamaFileType.ALL_F32)
     return out
 
 
 def _add_vocabulary(out: gguf.GGUFWriter, size: int) -> None:
-    others = iter(range(256, 512))
-    tokens = [*SPECIAL, *(chr(byte if byte in VISIBLE else next(others)) for byte in range(256))]
+    tokens = [*SPECIAL, *BYTES]
     tokens += [f"token{n}" for n in range(size - len(tokens))]
     control, normal = gguf.TokenType.CONTROL, gguf.TokenType.NORMAL
     out.add_tokenizer_model("gpt2")

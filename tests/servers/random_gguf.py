@@ -91,8 +91,12 @@ def _tensors(
 
 
 def add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
-    """What llama.cpp has to know of the shape; `quant` is a file type's name."""
     out.add_name("Random weights")
+    add_shape(out, shape)
+    out.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant}"])
+
+
+def add_shape(out: gguf.GGUFWriter, shape: ModelShape) -> None:
     out.add_block_count(shape.layers)
     out.add_context_length(shape.context_length)
     out.add_embedding_length(shape.hidden)
@@ -105,7 +109,6 @@ def add_metadata(out: gguf.GGUFWriter, shape: ModelShape, quant: str) -> None:
     out.add_value_length(shape.head_dim)
     out.add_rope_dimension_count(shape.head_dim)
     out.add_vocab_size(shape.vocabulary)
-    out.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant}"])
 
 
 def _bytes(size: tuple[int, ...], kind: gguf.GGMLQuantizationType) -> int:

@@ -1,4 +1,4 @@
-"""Where files that are made from others are kept, as the tokenizer of a GGUF file: written whole or not at all."""
+"""Keeps files that are made from others, such as the tokenizer of a GGUF file, in the user's cache: whole or not at all."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ APP_NAME = "magistral-ui"
 
 @cache
 def _temporary_folder() -> Path:
-    """Of this process alone; it stays behind for the system to clean up, as llama.cpp may still have its files mapped."""
+    """Of this process alone. The system cleans it up later: llama.cpp may still have its files mapped at the end."""
     return Path(tempfile.mkdtemp(prefix=f"{APP_NAME}-"))
 
 

@@ -77,7 +77,7 @@ class ChildProcess:
 
     @property
     def returncode(self) -> int | None:
-        """What it ended with by itself."""
+        """Its exit code, unless `end` was called; None while it runs."""
         return None if self.was_ended else self._process.poll()
 
     def tail(self) -> list[str]:
@@ -97,7 +97,7 @@ class ChildProcess:
         self._process.kill()
 
     def wait(self, timeout: float) -> bool:
-        """Whether the process has ended by itself after `timeout` seconds at most, and all that it wrote has been read."""
+        """Whether the process ends within `timeout` seconds, and all that it wrote has been read."""
         return self.ended.wait(timeout)
 
     def _tell(self, told: Mapping[str, Any]) -> None:

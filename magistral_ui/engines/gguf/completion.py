@@ -134,7 +134,7 @@ class CompletionStream:
     """One request on a connection of its own. A selector may wait for it; `close` makes the server stop writing."""
 
     def __init__(self, server: LlamaServer, body: dict[str, Any]) -> None:
-        """Connect; raises ConnectionLost if nobody listens."""
+        """Connect; raises ConnectionLost if the server does not listen."""
         self.stop_type: Literal["", "eos", "limit"] = ""
         """Why the server ended the stream; empty until it did."""
         self.total = 0

@@ -1,4 +1,4 @@
-"""Finds the ids of tokens that llama.cpp wrote but did not send, by the text they make up; it asks nobody.
+"""Finds the ids of tokens that llama.cpp wrote but did not send, by the text they make up; it sends no request.
 
 Its server sends nothing for a token that leaves a character incomplete: characters outside the vocabulary, as many emoji, are
 written in several such tokens. Their text comes with the token that completes the character.
@@ -16,7 +16,7 @@ class TokenSpeller:
         """`bytes_of` returns a token's bytes, b"" for control tokens."""
         self._bytes_of = bytes_of
         self._by_bytes = {text: token for token in ids if not _is_text(text := bytes_of(token))}
-        """Whatever leaves a character incomplete is no text by itself."""
+        """What leaves a character incomplete is not text on its own."""
 
     def spell(self, text: str, count: int, then: int) -> list[int] | None:
         """The `count` tokens that make up `text` together with the token `then`, each leaving a character incomplete.

@@ -34,7 +34,7 @@ PROPS_TIMEOUT = 60.0
 FAILURE_TIMEOUT = 10.0
 """Seconds for the log of a child that could not load to be whole, or for its end."""
 MAX_CRASHES, CRASH_SECONDS = 3, 600.0
-"""A model that crashes this often within so many seconds is not started again."""
+"""A model that crashes this often within this many seconds is not started again."""
 SMALL_BYTES = 2**27
 """Bytes of files from which more than one thread pays: one reads this much in a hundredth of a second.
 

@@ -62,7 +62,10 @@ def test_what_is_not_there_is_said_and_can_be_tried_again(tmp_path: Path) -> Non
 
 def test_the_model_is_guessed_until_it_is_known() -> None:
     assert GGUFEngine(ModelRequest("magistral-small-2509", precision="Q4_K_M")).card is MAGISTRAL_1_2
-    assert GGUFEngine(ModelRequest("owner/name:Q4_K_M")).card is DEMO
+    assert GGUFEngine(ModelRequest()).card is DEMO
+    for model in ("owner/name:Q4_K_M", "/models/name.gguf", "C:\\models\\name.gguf"):
+        guess = GGUFEngine(ModelRequest(model)).card
+        assert (guess.name, guess.demo, guess.repository) == ("name", False, None), "nobody waits for the demo model"
 
 
 def test_the_child_ends_with_the_engine() -> None:

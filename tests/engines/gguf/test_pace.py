@@ -26,7 +26,6 @@ SMALL = ModelShape(16_384, 256, 512, 3, 4, 2, 64, False, 4_096)
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(pace_file, "copies_folder", lambda: tmp_path / "assets" / "quantized")
     monkeypatch.setattr(timed_file, "MIN_BYTES", 1)
-    monkeypatch.setattr(pace, "usable_cores", lambda: 1)  # two threads would spin while other programs have their core
     return tmp_path / "assets" / "pace.json"
 
 
