@@ -86,7 +86,7 @@ def _resolve(request: ModelRequest) -> ModelRequest:
 
 
 def _needs_torch(request: ModelRequest) -> bool:
-    """Whether a model that is no GGUF file is meant: in the folder that is named, unless one lies beside it, or by its precision."""
+    """Whether no GGUF file can be meant: by the precision, or because the folder that is named holds none."""
     if request.precision in TORCH_PRECISIONS:
         return True
     if request.model in (None, AUTO) or find_card(str(request.model)):
