@@ -193,7 +193,7 @@ class ModelError(MagistralUIError):
 
 
 class ModelNotFound(ModelError):
-    """No such folder or repository; values: model."""
+    """No such file, folder or repository; values: model."""
 
     key = "model_not_found"
 

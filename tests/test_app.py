@@ -42,8 +42,8 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     [
         (["--port", "x"], "“x” is not a valid value for --port"),
         (["--nope"], "--nope"),
-        (["--model", "/no/such/folder"], "There is no model “/no/such/folder”"),
-        (["--model", "tests"], "“tests” contains no model"),
+        (["--model", "/no/such/folder"], "There is no model “/no/such/folder”: no file, folder or repository"),
+        (["--model", "tests"], "“tests” contains no model: neither a GGUF file nor a config.json"),
     ],
 )
 def test_wrong_input_is_answered_with_a_sentence_and_2(arguments: list[str], told: str) -> None:

@@ -10,6 +10,11 @@ Json = dict[str, Any]
 FinishReason = Literal["stop", "length", "cancelled"]
 """`stop`: the model ended the reply; `length`: a token limit did; `cancelled`: the visitor or a time limit did."""
 
+MIN_TIMED_SECONDS = 0.02
+"""Seconds of writing from which a speed may be told. What takes less has arrived in one piece: it was written before."""
+MAX_TIMED_RATE = 10_000.0
+"""Tokens per second that a model may write; more only arrive if they were written before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -38,9 +43,11 @@ class Usage:
 
     @property
     def tokens_per_second(self) -> float:
-        """Decoding speed after the first token; 0.0 for fewer than two tokens."""
-        seconds = self.total_seconds - self.first_token_seconds
-        return (self.completion_tokens - 1) / seconds if self.completion_tokens > 1 and seconds > 0 else 0.0
+        """Decoding speed after the first token; 0.0 where it is unknown: of fewer than two tokens, or of a burst of them."""
+        tokens, seconds = self.completion_tokens - 1, self.total_seconds - self.first_token_seconds
+        if tokens < 1 or seconds < max(MIN_TIMED_SECONDS, tokens / MAX_TIMED_RATE):
+            return 0.0
+        return tokens / seconds
 
     def then(self, more: "Usage") -> "Usage":
         """The usage of this reply continued by `more`: the latest prompt, and the time without the pause between the two."""

@@ -32,7 +32,5 @@ class PaceRecorder:
             alone = generation not in self._disturbed
             self._disturbed.discard(generation)
         usage = generation.usage
-        tokens = usage.reasoning_tokens + usage.answer_tokens
-        seconds = usage.total_seconds - usage.first_token_seconds
-        if alone and tokens >= MIN_MEASURED_TOKENS and seconds > 0:
-            self._record((tokens - 1) / seconds)
+        if alone and usage.completion_tokens >= MIN_MEASURED_TOKENS and usage.tokens_per_second:
+            self._record(usage.tokens_per_second)

@@ -10,7 +10,7 @@ from typing import Any
 from magistral_ui.errors import ModelFilesBroken, ModelNotFound, NotAMistralModel, unreadable
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, ModelCard, find_card, nearest_card, without_claims
 from magistral_ui.models.gguf_file import MAX_PATH_LENGTH, inspect_gguf
-from magistral_ui.models.gguf_folder import SUFFIX, holds_gguf, model_in
+from magistral_ui.models.gguf_folder import INDEX_FILE, SINGLE_FILE, SUFFIX, holds_gguf, model_in
 from magistral_ui.models.gguf_header import is_gguf
 from magistral_ui.models.gguf_names import split_name
 from magistral_ui.models.shape import ModelShape, checked_size, read_shape
@@ -23,7 +23,6 @@ WITH_VISION = "mistral3"
 DECODERS = ("mistral", "ministral3")
 """Decoders that run here, alone or inside mistral3; Mistral's others (mistral4, mistral_large4) are built differently."""
 VISION = "pixtral"
-SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 """Bytes of a safetensors header: the format's own bound."""
 MAX_TYPE_LENGTH = 100

@@ -32,6 +32,9 @@ PIXTRAL = "pixtral"
 TEKKEN = "tekken"
 ENDS = {"tokenizer.ggml.bos_token_id": "<s>", "tokenizer.ggml.eos_token_id": "</s>"}
 """The marks at which llama.cpp must begin a conversation and end a reply, where the file names any."""
+TOWER_PARTS = ("v.patch_embd", "v.pre_ln", "mm.1", "mm.2")
+TOWER_LAYER_PARTS = ("ln1", "attn_q", "attn_k", "attn_v", "attn_out", "ln2", "ffn_gate", "ffn_up", "ffn_down")
+COLOURS = 3
 MAX_IMAGE_SIDE = 2**14
 """Pixels; ten times what Pixtral takes."""
 MAX_NAME_LENGTH = 100
@@ -250,6 +253,23 @@ def _check_tower(shapes: Mapping[str, tuple[int, ...]], vision: VisionShape, hea
             raise ValueError(f"{name} is not {shape}")
     if hidden % (2 * heads):
         raise ValueError(f"{heads} heads")
+    if empty := [name for name, shape in shapes.items() if 0 in shape]:
+        raise ValueError(f"nothing in {empty}")
+    if vision.layers > len(shapes):
+        raise ValueError(f"{vision.layers} layers")
+    needed = {f"{name}.weight" for name in TOWER_PARTS}
+    needed |= {f"v.blk.{layer}.{part}.weight" for layer in range(vision.layers) for part in TOWER_LAYER_PARTS}
+    if missing := needed - shapes.keys():
+        raise LookupError(min(missing))
+
+
+def _check_constants(told: Mapping[str, Any]) -> None:
+    """LookupError or ValueError for what llama.cpp would not check: it reads three numbers, however few there are."""
+    if told["clip.has_vision_encoder"] is not True:
+        raise ValueError("no vision tower")
+    for key in ("clip.vision.image_mean", "clip.vision.image_std"):
+        if len(told[key]) != COLOURS or not all(isinstance(each, float) for each in told[key]):
+            raise ValueError(f"{key} {told[key]}")
 
 
 def _vision(header: GGUFHeader, bytes: int) -> MmprojFacts:
@@ -269,6 +289,7 @@ def _vision(header: GGUFHeader, bytes: int) -> MmprojFacts:
     )
     width = size("projection_dim")
     _check_tower(shapes, vision, size("attention.head_count"))
+    _check_constants(header.metadata)
     if vision.image > MAX_IMAGE_SIDE or vision.patch * vision.merge > vision.image or shapes["mm.2.weight"][1] != width:
         raise ValueError(f"not a vision tower: {vision}, width {width}")
     return MmprojFacts(vision, bytes, width, printable(header.metadata.get("general.name")))

@@ -18,14 +18,19 @@ MAX_MMPROJ_HEADER = 2**20
 MAX_LISTED = 10
 """Files that an error lists."""
 SUFFIX = ".gguf"
-CONFIG_FILE = "config.json"
-"""What a folder of safetensors has."""
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+"""One of which a folder of safetensors has; a config.json lies beside GGUF files too."""
 
 
 def holds_gguf(folder: Path) -> bool:
     """Whether a folder holds GGUF files, and no model in safetensors; False if it cannot be read."""
+    return has_gguf(folder) and not any((folder / name).exists() for name in (SINGLE_FILE, INDEX_FILE))
+
+
+def has_gguf(folder: Path) -> bool:
+    """Whether a folder holds GGUF files, whatever else it holds; False if it cannot be read."""
     try:
-        return not (folder / CONFIG_FILE).exists() and any(_files(folder))
+        return any(_files(folder))
     except (OSError, ValueError):  # no folder, or not even a path
         return False
 

@@ -91,11 +91,10 @@ class Metrics:
         for kind, count in counts.items():
             self._tokens.labels(kind).inc(count)
         self._seconds.observe(usage.total_seconds)
-        writing = usage.total_seconds - usage.first_token_seconds
         if usage.completion_tokens:
             self._first.observe(usage.first_token_seconds)
-        if usage.completion_tokens > 1 and writing > 0:
-            self._rate.observe((usage.completion_tokens - 1) / writing)
+        if usage.tokens_per_second:
+            self._rate.observe(usage.tokens_per_second)
         log_event("reply_ended", reason=reason, error=error, **counts, seconds=round(usage.total_seconds, 3))
 
     def text(self) -> bytes:

@@ -97,9 +97,18 @@ def test_a_continued_reply_begins_with_what_was_there() -> None:
     )
 
 
-@pytest.mark.parametrize(("usage", "rate"), [(Usage(), 0.0), (Usage(answer_tokens=1, total_seconds=1), 0.0)])
-def test_no_speed_is_made_up(usage: Usage, rate: float) -> None:
-    assert usage.tokens_per_second == rate
+@pytest.mark.parametrize(
+    "usage",
+    [
+        Usage(),
+        Usage(answer_tokens=1, total_seconds=1),
+        Usage(answer_tokens=3, first_token_seconds=1, total_seconds=1),
+        Usage(answer_tokens=58, first_token_seconds=1, total_seconds=1.0005),
+        Usage(answer_tokens=5_000, first_token_seconds=1, total_seconds=1.1),
+    ],
+)
+def test_no_speed_is_made_up(usage: Usage) -> None:
+    assert usage.tokens_per_second == 0.0
 
 
 def test_speed_leaves_out_the_first_token() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from magistral_ui.engines.gguf.demo_file import mmproj_parts, write_mmproj
-from magistral_ui.engines.gguf.writer import write_gguf
+from magistral_ui.engines.gguf.writer import Zeros, write_gguf
 from magistral_ui.errors import ModelError, ModelFilesBroken, ModelNotFound, NotAMistralModel
 from magistral_ui.models.cards import CARDS, MAGISTRAL_1_0, MAGISTRAL_1_1, MAGISTRAL_1_2, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, check_name, inspect_folder
@@ -274,6 +274,12 @@ def test_a_projector_says_what_it_fits(tmp_path: Path) -> None:
         ({"clip.vision.embedding_length": 32}, ModelFilesBroken, "gguf_damaged"),
         ({"clip.vision.feed_forward_length": 3}, ModelFilesBroken, "gguf_damaged"),
         ({"clip.vision.spatial_merge_size": 5}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.block_count": 0}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.block_count": 4}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.block_count": 2**31}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.image_mean": [0.5]}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.vision.image_std": [1, 1, 1]}, ModelFilesBroken, "gguf_damaged"),
+        ({"clip.has_vision_encoder": False}, ModelFilesBroken, "gguf_damaged"),
     ],
 )
 def test_another_projector_is_refused(tmp_path: Path, told: dict[str, Any], error: type[ModelError], key: str) -> None:
@@ -282,6 +288,23 @@ def test_another_projector_is_refused(tmp_path: Path, told: dict[str, Any], erro
     with pytest.raises(error) as refused:
         read_mmproj(tmp_path / "x.gguf")
     assert refused.value.message.key == key
+
+
+@pytest.mark.parametrize("part", ["v.blk", "v.blk.2.ln2", "v.pre_ln", "mm.1"])
+def test_a_projector_without_a_part_is_refused(tmp_path: Path, part: str) -> None:
+    metadata, tensors = mmproj_parts()
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(part)}
+    write_gguf(tmp_path / "x.gguf", metadata, kept)
+    with pytest.raises(ModelFilesBroken):
+        read_mmproj(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("name", ["v.blk.1.ln1.weight", "mm.1.weight"])
+def test_a_projector_with_an_empty_part_is_refused(tmp_path: Path, name: str) -> None:
+    metadata, tensors = mmproj_parts()
+    write_gguf(tmp_path / "x.gguf", metadata, {**tensors, name: Zeros((128, 0), "F32")})
+    with pytest.raises(ModelFilesBroken):
+        read_mmproj(tmp_path / "x.gguf")
 
 
 def test_a_split_model_is_found_by_any_of_its_files(tmp_path: Path) -> None:
@@ -382,7 +405,10 @@ def test_a_short_window_leaves_a_short_context(tmp_path: Path) -> None:
 
 def test_a_folder_of_safetensors_is_not_for_llama_cpp(tmp_path: Path) -> None:
     write_demo(tmp_path / "x.gguf")
-    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "config.json").write_text("{}")  # as repositories of GGUF files have one
+    assert holds_gguf(tmp_path)
+    check_name(str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
     assert not holds_gguf(tmp_path)
     assert not holds_gguf(tmp_path / "missing")
     assert not holds_gguf(DEMO_FOLDER)

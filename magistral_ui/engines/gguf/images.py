@@ -116,10 +116,11 @@ class PromptWriter:
             return measure
         counts = self._reasoning_counts(reasoning or {}, visitor)
         system, per_message = measure.system, dict(measure.per_message)
-        more = 0
+        more = reused = 0
         for at, run, cut in self._cut_runs(prompt.ids, prompt.image_spans, visitor):
             longer = len(cut) - len(run)
             more += longer
+            reused += longer if at + len(run) <= measure.reused else 0
             system += longer if at < prompt.system else 0
             for message, start in prompt.starts.items():
                 if start <= at < start + prompt.per_message[message]:
@@ -130,6 +131,7 @@ class PromptWriter:
             system=system,
             per_message=per_message,
             reasoning=measure.reasoning | counts,
+            reused=measure.reused + reused,
         )
 
     def forget(self, visitor: str) -> None:

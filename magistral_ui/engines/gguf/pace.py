@@ -19,9 +19,6 @@ from magistral_ui.models.shape import ModelShape
 
 log = logging.getLogger(__name__)
 
-TIMED = "Q4_K_M"
-"""The usual quantization is timed. The others follow by their bytes, which is exact where memory is the limit; a processor that
-is slow at calculating writes more exact ones faster than that."""
 TIMEOUT = 60.0
 """Seconds, on a busy computer; on an idle one it takes two to ten. Then the best run so far counts."""
 POLL_SECONDS = 0.1
@@ -47,7 +44,7 @@ def estimated_gguf_pace(
     with tempfile.TemporaryDirectory(prefix="magistral-ui-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "layers.gguf"
         try:
-            timed = write_timed_file(file, shape, TIMED)
+            timed = write_timed_file(file, shape)
         except OSError as error:
             log.warning("the pace could not be estimated", exc_info=error)
             return None

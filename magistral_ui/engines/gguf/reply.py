@@ -93,8 +93,8 @@ class GGUFReply:
         """Whether what its slot holds is to be erased once it has ended: its visitor was forgotten."""
         self.granted = 0
         """Tokens that its slot holds at most once the stream is over."""
-        self.told_position = 0
-        """The place in the queue that its reader was told last."""
+        self.held = 0
+        """Tokens of the sequence that its slot certainly holds: the one that was drawn last is not read yet."""
         self._speller, self._vocabulary = speller, vocabulary
         self.more = more
         self._max_lease = image_lease if self._sent_as_text else MAX_LEASE
@@ -255,6 +255,7 @@ class GGUFReply:
     def _write(self, token: int) -> Next:
         if not 0 <= token < self._vocabulary:
             raise CompletionFailed(f"the token {token} is not in the vocabulary")
+        self.held = self.sequence.length
         forced = self.sequence.forced_token()
         if forced is not None:
             return Next.STREAM if self.sequence.write(forced) else Next.NOTHING
@@ -267,6 +268,7 @@ class GGUFReply:
         return Next.STREAM if then is Next.TOKENS else then
 
     def _tell(self, progress: PromptProgress) -> None:
+        self.held = max(self.held, min(progress.done - max(0, self.more), self.sequence.length))
         if self.sequence.written:
             return
         generation, reused = self.sequence.generation, progress.reused

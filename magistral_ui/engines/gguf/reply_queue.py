@@ -4,7 +4,6 @@ import threading
 import weakref
 from collections import deque
 
-from magistral_ui.chat.events import Queued
 from magistral_ui.engines.gguf.reply import GGUFReply
 from magistral_ui.errors import NotReady
 
@@ -65,8 +64,5 @@ class ReplyQueue:
             return [reply for reply in self._live if reply.visitor == visitor and not reply.sequence.generation.ended]
 
     def tell_positions(self) -> None:
-        """Say who has moved forward. A reply that comes back stands before them for a while, which moves nobody back."""
         for position, reply in enumerate(self.waiting(), 1):
-            if not reply.told_position or position < reply.told_position:
-                reply.told_position = position
-                reply.sequence.generation.put(Queued(position))
+            reply.sequence.tell_position(position)

@@ -60,11 +60,11 @@ class RunningGGUF:
 
     def measure(self, prompt: Prompt, visitor: str) -> Measure:
         measure, encoded = self.tokenizer.measure(prompt, visitor)
+        measure = replace(measure, reused=self._scheduler.reusable(visitor, encoded.keys))
         try:
-            measured = self._prompts.measure(measure, encoded, visitor, reasoning_of(prompt))
+            return self._prompts.measure(measure, encoded, visitor, reasoning_of(prompt))
         except OSError:  # the server has ended this moment
-            measured = replace(measure, estimated=bool(encoded.image_spans))
-        return replace(measured, reused=self._scheduler.reusable(visitor, encoded.keys))
+            return replace(measure, estimated=bool(encoded.image_spans))
 
     def submit(self, request: GenerationRequest, waiting: Generation | None = None) -> Generation:
         """Begin a reply, in the Generation that is `waiting` for it if there is one; raises PromptTooLong or NotReady."""

@@ -73,8 +73,9 @@ class CompletionScheduler:
     def reusable(self, visitor: str, keys: Keys[int]) -> int:
         """Tokens at the beginning of `keys` that a slot of the visitor holds; the last one of a prompt is always read again."""
         slots = [slot for slot in self._slots if slot.visitor == visitor and not slot.forgotten]
-        longest = max((common_prefix(slot.keys, keys) for slot in slots), default=0)
-        return max(0, min(longest, len(keys) - 1))
+        held = {id(reply.keys): reply.held for reply in tuple(self._running)}
+        common = (min(common_prefix(slot.keys, keys), held.get(id(slot.keys), len(keys))) for slot in slots)
+        return max(0, min(max(common, default=0), len(keys) - 1))
 
     def close(self) -> None:
         """End `serve`; all replies end as cancelled."""
@@ -216,7 +217,8 @@ class CompletionScheduler:
         if not reuses:  # whose tokens it holds is uncertain until the server has begun
             slot.visitor, slot.keys = None, ()
         slot.busy, slot.used = True, next(self._turns)
-        reply.slot, reply.admitted, reply.told_position, reply.reuses = number, slot.used, 0, reuses
+        reply.slot, reply.admitted, reply.reuses, reply.held = number, slot.used, reuses, 0
+        reply.sequence.leave_queue()
         self._running.append(reply)
 
     def _open(self, reply: GGUFReply, server: LlamaServer) -> None:
@@ -252,7 +254,7 @@ class CompletionScheduler:
         slot = self._slots[reply.slot or 0]
         slot.busy = False
         if slot.keys is reply.keys:  # they may grow elsewhere
-            slot.keys = list(reply.keys)
+            slot.keys = reply.keys[: reply.held]
         if (
             reply.forgotten or slot.visitor is None
         ):  # the server may not even have begun: then it holds what somebody left there

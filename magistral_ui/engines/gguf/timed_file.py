@@ -4,9 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from magistral_ui.engines.gguf.writer import CONTROL, NORMAL, Value, Zeros, write_gguf
-from magistral_ui.models.gguf_types import TYPE_NUMBERS
 from magistral_ui.models.shape import ModelShape
 
+QUANTIZATION = "Q4_K_M"
+"""The usual one. The others follow by their bytes, which is exact where memory is the limit; a processor that is slow at
+calculating writes more exact ones faster than that."""
+USUAL, EXACT = "Q4_K", "Q6_K"
+"""The types of its matrices; in half of the layers, values and the down projection are more exact."""
 MIN_BYTES = 2**29
 """Bytes of the layers, so that no processor's cache holds them from one token to the next."""
 VOCABULARY = 256
@@ -14,51 +18,37 @@ VOCABULARY = 256
 CONTEXT_LENGTH = 4_096
 
 
-def write_timed_file(path: Path, shape: ModelShape, quantization: str) -> int:
-    """Write the file, and return the bytes of its layers. An even number of them: half have more exact matrices in some types."""
-    pair = sum(tensor.nbytes for layer in (0, 1) for _, tensor in _layer(shape, quantization, layer))
+def write_timed_file(path: Path, shape: ModelShape) -> int:
+    """Write the file, and return the bytes of its layers. An even number of them: half have more exact matrices."""
+    pair = sum(tensor.nbytes for layer in (0, 1) for _, tensor in _layer(shape, layer))
     layers = 2 * -(-MIN_BYTES // pair)
-    write_gguf(path, _metadata(shape, layers), dict(_tensors(shape, quantization, layers)))
+    write_gguf(path, _metadata(shape, layers), dict(_tensors(shape, layers)))
     return pair * layers // 2
 
 
-def _tensors(shape: ModelShape, quantization: str, layers: int) -> Iterator[tuple[str, Zeros]]:
+def _tensors(shape: ModelShape, layers: int) -> Iterator[tuple[str, Zeros]]:
     yield "token_embd.weight", Zeros((shape.hidden, VOCABULARY), "F16")
     for layer in range(layers):
-        yield from _layer(shape, quantization, layer)
+        yield from _layer(shape, layer)
     yield "output_norm.weight", Zeros((shape.hidden,), "F32")
     yield "output.weight", Zeros((shape.hidden, VOCABULARY), "F16")
 
 
-def _layer(shape: ModelShape, quantization: str, layer: int) -> Iterator[tuple[str, Zeros]]:
-    usual, value, down, output = _types(quantization, layer)
+def _layer(shape: ModelShape, layer: int) -> Iterator[tuple[str, Zeros]]:
+    mixed = USUAL if layer % 2 else EXACT  # as llama.cpp's quantizer mixes them
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     for name, columns, rows, type in (
-        ("attn_q", shape.hidden, queries, usual),
-        ("attn_k", shape.hidden, keys, usual),
-        ("attn_v", shape.hidden, keys, value),
-        ("attn_output", queries, shape.hidden, output),
-        ("ffn_gate", shape.hidden, shape.intermediate, usual),
-        ("ffn_up", shape.hidden, shape.intermediate, usual),
-        ("ffn_down", shape.intermediate, shape.hidden, down),
+        ("attn_q", shape.hidden, queries, USUAL),
+        ("attn_k", shape.hidden, keys, USUAL),
+        ("attn_v", shape.hidden, keys, mixed),
+        ("attn_output", queries, shape.hidden, USUAL),
+        ("ffn_gate", shape.hidden, shape.intermediate, USUAL),
+        ("ffn_up", shape.hidden, shape.intermediate, USUAL),
+        ("ffn_down", shape.intermediate, shape.hidden, mixed),
     ):
         yield f"blk.{layer}.{name}.weight", Zeros((columns, rows), type)
     for name in ("attn_norm", "ffn_norm"):
         yield f"blk.{layer}.{name}.weight", Zeros((shape.hidden,), "F32")
-
-
-def _types(quantization: str, layer: int) -> tuple[str, str, str, str]:
-    """The types of most matrices, of values, down projection and output projection, as llama.cpp's quantizer mixes them."""
-    usual = quantization if quantization in TYPE_NUMBERS else quantization.rsplit("_", 1)[0]
-    if quantization in ("Q4_K_M", "Q5_K_M") and layer % 2 == 0:
-        return usual, "Q6_K", "Q6_K", usual
-    if quantization == "Q3_K_M":
-        return usual, "Q4_K", "Q4_K", "Q4_K"
-    if quantization == "Q3_K_L":
-        return usual, "Q5_K", "Q5_K", "Q5_K"
-    if quantization == "Q2_K":
-        return usual, "Q4_K", "Q3_K", "Q3_K"
-    return usual, usual, usual, usual
 
 
 def _metadata(shape: ModelShape, layers: int) -> dict[str, Value]:

@@ -82,6 +82,11 @@ class RunningModel:
         return generation
 
     def forget(self, visitor: str) -> None:
+        for sequence in self.scheduler.live_of(visitor):  # what these remember goes once they have ended
+            sequence.generation.when_ended(lambda: self._forget(visitor))
+        self._forget(visitor)
+
+    def _forget(self, visitor: str) -> None:
         self.tokenizer.forget(visitor)
         self.cache.forget(visitor)
 

@@ -8,10 +8,10 @@ What a step runs is decided in `schedule.py` and computed in `executor.py`; here
 import itertools
 import logging
 import threading
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from magistral_ui.chat.events import Queued
 from magistral_ui.engines.local.schedule import DeviceLoad, SchedulerLimits, SchedulerOutput, schedule
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady
@@ -40,6 +40,8 @@ class Scheduler:
         self._waiting: deque[Sequence] = deque()
         """Guarded by `_wakeup`: other threads append, and only the engine's thread removes."""
         self._running: list[Sequence] = []
+        self._live: weakref.WeakSet[Sequence] = weakref.WeakSet()
+        """All that were submitted, as long as they are kept; guarded by `_wakeup`."""
         self._closing = False
         self._steps = 0
         self._review = False
@@ -53,8 +55,14 @@ class Scheduler:
             self._waiting.append(sequence)
             excess = len(self._running) + len(self._waiting) - self._limits.max_sequences
             if excess > 0:
-                sequence.generation.put(Queued(excess))
+                sequence.tell_position(excess)
+            self._live.add(sequence)
             self._wakeup.notify()
+
+    def live_of(self, visitor: str) -> list[Sequence]:
+        """A visitor's sequences that have not ended."""
+        with self._wakeup:
+            return [each for each in self._live if each.visitor == visitor and not each.generation.ended]
 
     def wake(self) -> None:
         """Look again: someone pressed stop or answer-now."""
@@ -123,9 +131,9 @@ class Scheduler:
             sequence.finish("cancelled")
         for sequence in step.admit:
             self._admit(sequence)
-        if moved:
+        if moved or step.preempt:
             for position, sequence in enumerate(waiting, 1):
-                sequence.generation.put(Queued(position))
+                sequence.tell_position(position)
 
     def _admit(self, sequence: Sequence) -> None:
         try:
@@ -133,6 +141,7 @@ class Scheduler:
         except Exception as error:
             self._fail(sequence, error)
             return
+        sequence.leave_queue()
         sequence.admitted = sequence.turn = next(self._turns)
         self._running.append(sequence)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Reclassified
+from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Queued, Reclassified
 from magistral_ui.chat.reasoning import ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.chat.sampling import SamplingParams
@@ -64,7 +64,8 @@ class Sequence:
         self.entry: CacheEntry | None = None
         self.reused = 0
         self.admitted = self.turn = 0
-        """The scheduler's numbers, see `schedule.Slot`."""
+        """The scheduler's numbers, see `schedule.SchedulableSequence`."""
+        self._told_position = 0
         self._tokenizer = tokenizer
         self.limit = limit
         self._reader: TokenReader = tokenizer.reader()
@@ -111,6 +112,19 @@ class Sequence:
     @property
     def held_bytes(self) -> int:
         return self.entry.nbytes if self.entry else 0
+
+    def tell_position(self, position: int) -> None:
+        """Say which place in the queue it has, if it has moved forward.
+
+        One that comes back after a preemption stands before the others for a while, which moves nobody back.
+        """
+        if not self._told_position or position < self._told_position:
+            self._told_position = position
+            self.generation.put(Queued(position))
+
+    def leave_queue(self) -> None:
+        """It has a slot: should it have to wait again, any place is news."""
+        self._told_position = 0
 
     def start(self, entry: "CacheEntry") -> None:
         """Continue from `entry`, which holds the beginning of this sequence's tokens."""

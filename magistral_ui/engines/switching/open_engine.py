@@ -12,6 +12,7 @@ from magistral_ui.engines.weights.pace_file import TORCH_PRECISIONS
 from magistral_ui.errors import BadSetting, LibraryMissing
 from magistral_ui.models.cards import find_card
 from magistral_ui.models.folder import AUTO
+from magistral_ui.models.gguf_folder import has_gguf
 
 if TYPE_CHECKING:
     from magistral_ui.engines.local.tokenizer import Tokenizer
@@ -85,9 +86,13 @@ def _resolve(request: ModelRequest) -> ModelRequest:
 
 
 def _needs_torch(request: ModelRequest) -> bool:
-    """Whether a model that is no GGUF file is meant: in the folder that is named, or by its precision."""
-    folder = request.model is not None and request.model != AUTO and find_card(request.model) is None
-    return request.precision in TORCH_PRECISIONS or (folder and Path(str(request.model)).expanduser().is_dir())
+    """Whether no GGUF file can be meant: by the precision, or because the folder that is named holds none."""
+    if request.precision in TORCH_PRECISIONS:
+        return True
+    if request.model in (None, AUTO) or find_card(str(request.model)):
+        return False
+    folder = Path(str(request.model)).expanduser()
+    return folder.is_dir() and not has_gguf(folder)
 
 
 def _gguf_of(request: ModelRequest) -> str:

@@ -25,7 +25,7 @@ from magistral_ui.engines.base import Broken, EngineStatus, GenerationRequest, L
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.zerogpu.slices import SharedFlags, SlicedReply, SliceEstimate, SliceJob, SlicePiece
 from magistral_ui.errors import MagistralUIError, Message, NotReady, QueueFull
-from magistral_ui.models.cards import DEMO, ModelCard, find_card
+from magistral_ui.models.cards import ModelCard, guess_card
 
 if TYPE_CHECKING:
     from magistral_ui.engines.zerogpu.worker import PlacedModel
@@ -63,7 +63,7 @@ class ZeroGPUEngine:
         """`decorate` is `spaces.GPU`. `tokens_a_slice` limits a slice in addition to its time."""
         self._request = ModelRequest(model, context_length=context_length, revision=revision)
         self._decorate, self._tokens = decorate, tokens_a_slice
-        self._guess = (find_card(model) if model else None) or DEMO
+        self._guess = guess_card(model)
         self._status: EngineStatus = Loading()
         self._placed: PlacedModel | None = None
         self._flags = SharedFlags(MAX_REPLIES)

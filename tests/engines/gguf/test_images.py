@@ -1,5 +1,6 @@
 """Prompts with images for a real llama.cpp: how many tokens it makes of them, which ones, and what it answers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,8 @@ def test_each_message_beside_an_image_is_counted_as_it_is_read(full: Model) -> N
     assert corrected.total == measured.total + full.writer.prepare(encoded, "ann")
     grown = [corrected.per_message[message] - tokens for message, tokens in measured.per_message.items()]
     assert corrected.system > measured.system
+    held = replace(measured, reused=measured.system)
+    assert full.writer.measure(held, encoded, "ann").reused == corrected.system
     assert len(grown) == 3
     assert min(grown) > 0
 

@@ -53,9 +53,7 @@ def test_what_is_known_is_not_timed_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_all_layers_and_the_head_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     timed = []
-    monkeypatch.setattr(
-        pace, "_seconds", lambda file, *_: timed.append(write_timed_file(file, SMALL, pace.TIMED)) or 0.5
-    )
+    monkeypatch.setattr(pace, "_seconds", lambda file, *_: timed.append(write_timed_file(file, SMALL)) or 0.5)
     weights = estimated_weights(SMALL, "Q8_0")
     found = estimated_gguf_pace(SMALL, "Q8_0", CPU, go_on)
     assert found == pytest.approx(timed[0] / (sum(weights.layers) + weights.head) / 0.5, rel=0.01)
@@ -76,19 +74,18 @@ def test_the_best_run_counts_when_time_is_up(seconds: float, runs: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [MAGISTRAL_SMALL_1_2, MINISTRAL_3_3B_SHAPE])
-@pytest.mark.parametrize("quantization", ["Q4_K_M", "Q3_K_M", "Q8_0"])
 def test_the_file_has_layers_as_large_as_the_model_s(
-    shape: ModelShape, quantization: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    shape: ModelShape, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timed_file, "MIN_BYTES", 2**29)
     path = tmp_path / "layers.gguf"
-    layers = write_timed_file(path, shape, quantization)
+    layers = write_timed_file(path, shape)
     with path.open("rb") as opened:
         header = read_header(opened)
     assert header.data_end <= path.stat().st_size
     count = header.metadata["llama.block_count"]
     assert layers >= 2**29
-    assert layers / count == pytest.approx(estimated_weights(shape, quantization).layers[0], rel=0.02)
+    assert layers / count == pytest.approx(estimated_weights(shape, timed_file.QUANTIZATION).layers[0], rel=0.02)
     if sys.platform == "linux":
         assert path.stat().st_blocks * 512 < 2**20, "its weights take no room"
 

@@ -64,6 +64,15 @@ def test_the_next_turn_reuses_the_one_before(engine: GGUFEngine, reply: tuple[st
     assert usage.reused_tokens == measured == before.prompt_tokens + before.completion_tokens
 
 
+def test_the_turn_after_a_cut_reply_reuses_all_but_its_last_token(engine: GGUFEngine) -> None:
+    whole = finished(ask(engine, SUM)).usage.completion_tokens
+    cut = ask(engine, SUM, max_tokens=whole - 2)
+    before, said = finished(cut).usage, history(*words(cut))
+    measured = engine.measure(request(engine, said).prompt, "ann").reused
+    usage = finished(ask(engine, said)).usage
+    assert (usage.reused_tokens, measured) == (before.prompt_tokens + before.completion_tokens - 1,) * 2
+
+
 def test_another_visitor_reuses_nothing(engine: GGUFEngine) -> None:
     ask(engine, SUM, visitor="bob")
     assert engine.measure(request(engine, SUM).prompt, "eve").reused == 0

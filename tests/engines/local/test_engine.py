@@ -72,6 +72,11 @@ def test_nothing_is_served_before_it_is_loaded() -> None:
     engine.close()
 
 
+@pytest.mark.parametrize("model", ["someone/Their-Model", "/somewhere/Their-Model/"])
+def test_while_an_unknown_model_loads_its_own_name_is_shown(model: str) -> None:
+    assert LocalEngine(model).card.name == "Their-Model"
+
+
 def test_importing_the_engine_imports_no_torch() -> None:
     """The page is served before torch is there."""
     code = "import sys, magistral_ui.engines.local.engine; sys.exit('torch' in sys.modules)"

@@ -19,7 +19,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.local.schedule import SchedulerLimits
+from magistral_ui.engines.local.schedule import SchedulerLimits, SchedulerOutput
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong
@@ -284,6 +284,20 @@ def test_the_queue_tells_the_truth(vision_loaded: Loaded) -> None:
     finish(running, *first, *waiting)
 
 
+def test_nobody_moves_back_when_a_sequence_is_preempted(vision_loaded: Loaded) -> None:
+    running = RunningModel(vision_loaded, CPU)
+    scheduler = running.scheduler
+    scheduler._limits = SchedulerLimits(max_sequences=1)
+    first = running.submit(request("a", "ann"))
+    scheduler.step()
+    waiting = [running.submit(request(f"w{n}", "bob")) for n in range(3)]
+    scheduler._apply_schedule(SchedulerOutput(cancel=(scheduler._waiting[2],), preempt=tuple(scheduler._running)))
+    assert first.take()[-1].event == Queued(1)
+    finish(running, first, *waiting)
+    told = [[event.position for event in events(each) if isinstance(event, Queued)] for each in waiting]
+    assert told == [[1], [2, 1], [3]]
+
+
 def test_a_long_prompt_delays_others_by_a_chunk(running: RunningModel) -> None:
     writer = running.submit(request("hello", "bob", max_tokens=200, temperature=1.0))
     while not usage_so_far(writer):
@@ -474,6 +488,15 @@ def test_forgetting_a_visitor_leaves_nothing(running: RunningModel) -> None:
     finish(running, generation)
     assert running.cache.match("ann", running.tokenizer.encode(request("secret " * 30).prompt).keys) == 0
     assert len(running.cache) == 0
+    assert not any(visitor == "ann" for visitor, *_ in running.tokenizer._replies)
+
+
+def test_a_visitor_who_waits_is_forgotten_once_their_reply_has_ended(running: RunningModel) -> None:
+    generation = running.submit(request("secret " * 30))
+    running.forget("ann")
+    finish(running, generation)
+    assert running.cache.match("ann", running.tokenizer.encode(request("secret " * 30).prompt).keys) == 0
+    assert not any(visitor == "ann" for visitor, *_ in running.tokenizer._replies)
 
 
 def test_a_lowered_limit_is_told(running: RunningModel) -> None:

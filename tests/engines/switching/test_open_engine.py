@@ -1,5 +1,6 @@
 """Which engine a request gets: by what it names and what is installed, or once a repository turns out to hold only GGUF files."""
 
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from magistral_ui.engines.switching.open_engine import (
 )
 from magistral_ui.errors import BadSetting, HoldsGGUF, LibraryMissing, MagistralUIError, ModelNotFound
 from tests.scripted_engine import ScriptedEngine
+from tests.servers.gguf_files import write_gguf
 from tests.waiting import TIMEOUT, until
 
 
@@ -57,6 +59,16 @@ def test_without_torch_safetensors_get_a_sentence(text_folder: Path) -> None:
         assert refused.value.message.key == "torch_missing"
         assert refused.value.message.values["model"] == request.shown_name
         assert other is None or refused.value.message.values["other"] == other
+
+
+def test_without_torch_a_gguf_file_beside_safetensors_runs(
+    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(text_folder, tmp_path / "both")
+    write_gguf(folder)
+    assert isinstance(open_engine(ModelRequest(str(folder))), EitherEngine)
+    monkeypatch.setattr(opening, "has_torch", lambda: False)
+    assert isinstance(open_engine(ModelRequest(str(folder))), GGUFEngine)
 
 
 def test_without_llama_cpp_gguf_files_get_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
