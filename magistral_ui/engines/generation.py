@@ -139,11 +139,15 @@ class Generation:
             counter = self._counter
             counter.prompt_tokens, counter.reused_tokens, counter.prompt_estimated = tokens, reused, estimated
 
-    def count_first_token(self) -> None:
-        """Say that the model has chosen a token, which may be shown later (the writer's side); only the first call counts."""
+    def count_first_token(self, ago: float = 0.0) -> None:
+        """Say that the model chose a token `ago` seconds before, which may be shown later (the writer's side).
+
+        The earliest one counts.
+        """
         with self._lock:
-            if self._counter.first_token is None:
-                self._counter.first_token = self.elapsed
+            chosen = max(0.0, self.elapsed - ago)
+            if self._counter.first_token is None or chosen < self._counter.first_token:
+                self._counter.first_token = chosen
 
     def redact_failures(self, redact: Callable[[Failed], Failed]) -> None:
         """Let readers see what `redact` makes of a failure, in place of it. Called before anybody reads."""

@@ -10,6 +10,7 @@ from magistral_ui.errors import Message, ModelRefused
 from magistral_ui.models.cards import CARDS, DEMO, FAMILY, RE_UPLOADS, ModelCard
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.gguf_names import is_quantization, split_name
+from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.ladder import Candidate, Pace, best_candidate, candidates, no_pace
 from magistral_ui.models.shape import ModelShape
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 COPY_PRECISION = "nf4"
 """The precision of all known quantized copies on the Hub."""
+
+DEMO_QUANTIZATION = "BF16"
+"""Of the GGUF file that the demo model is converted to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ class ModelFit:
         best = None if missing else best_candidate(family)
         others = tuple(card for card in CARDS.values() if card not in FAMILY)
         found = (*family, *after.candidates(known, others))
-        found += candidates(after.place, ("float32",), after.good, no_pace, (self._demo,))
+        found += self._demo_on(after)
         of_copies = {name: _copy(name, after, known) for name in RE_UPLOADS}
         slower = {
             one.card.key for one, two in zip(family, by_fit, strict=True) if one.plan.precision != two.plan.precision
@@ -133,6 +137,16 @@ class ModelFit:
             if self._timer is None:
                 self._timer = PaceTimer(self._machine, may_run, lambda: not engine.running())
             return self._timer
+
+    def _demo_on(self, machine: "Machine") -> tuple[Candidate, ...]:
+        """The demo model as it runs there: without torch, as a GGUF file."""
+        from magistral_ui.engines.switching.machine import has_torch
+
+        if has_torch() or self._demo.shape is None:
+            return candidates(machine.place, ("float32",), machine.good, no_pace, (self._demo,))
+        weights = estimated_weights(self._demo.shape, DEMO_QUANTIZATION)
+        planned = plan_gguf(self._demo.shape, weights, machine.place)
+        return (Candidate(self._demo, planned, (planned,), None, measured=False, refusal=None),)
 
     @cached_property
     def _demo(self) -> ModelCard:

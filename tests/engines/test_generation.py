@@ -189,12 +189,15 @@ def test_the_last_event_has_what_was_counted_unless_it_brings_a_usage_of_its_own
     generation.count_prompt(9, 4)
     generation.count_first_token()
     first = generation.usage.first_token_seconds
+    generation.count_first_token()
     write(generation, [Reasoning("a", 2), Answer("b"), Failed("out_of_memory")])
     usage = generation.take()[-1].event.usage  # type: ignore[union-attr]
     assert (usage.prompt_tokens, usage.reused_tokens, usage.reasoning_tokens, usage.answer_tokens) == (9, 4, 2, 1)
     assert usage.first_token_seconds == first
     assert generation.failure is not None
     assert generation.failure.usage == usage == generation.usage
+    generation.count_first_token(ago=60)
+    assert generation.usage.first_token_seconds == 0, "it is known later that the first one was earlier"
     restored = Generation()
     write(restored, [Answer("b"), Finished("stop", Usage(answer_tokens=7))])
     assert restored.take()[-1].event == Finished("stop", Usage(answer_tokens=7))

@@ -121,3 +121,17 @@ def test_a_quantized_copy_is_checked_by_its_own_precision(machine: Machine, monk
     with pytest.raises(ModelRefused) as refused:
         machine.fit.look().check(COPY, "auto", None)
     assert refused.value.message.key == "quantization_not_here"
+
+
+@pytest.mark.parametrize(
+    ("torch", "precision", "engine"), [(True, "float32", "transformers"), (False, "BF16", "llama.cpp")]
+)
+def test_the_demo_model_is_listed_as_what_runs_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, torch: bool, precision: str, engine: str
+) -> None:
+    monkeypatch.setattr(machine_module, "has_torch", lambda: torch)
+    look = machine.fit.look()
+    (choice,) = _choices(look.found["demo"], look)
+    assert (choice["precision"], choice["engine"], choice["context"]) == (precision, engine, 8_192)
+    assert 0 < choice["needs"] < 2 * GIB
+    assert look.automatic_precision("demo") == "auto"

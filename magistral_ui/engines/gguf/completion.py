@@ -139,6 +139,8 @@ class CompletionStream:
         """Why the server ended the stream; empty until it did."""
         self.total = 0
         """Then, how many tokens prompt and reply had, whether they were read here or not."""
+        self.writing_seconds = 0.0
+        """Then, how long the server took from the first token to the last."""
         self._http = h11.Connection(h11.CLIENT)
         self._body: ChunkedBody | None = None
         """The response's, if it comes in chunks, from the end of its head on."""
@@ -248,6 +250,7 @@ class CompletionStream:
         self._counted = counted
         if self.stop_type:
             self.total = said.get("tokens_evaluated", 0) + counted
+            self.writing_seconds = said.get("timings", {}).get("predicted_ms", 0) / 1_000
         if lost > 0 and self._streams:
             pieces.append(LostTokens(lost, said["content"], tokens[0] if tokens else None))
             tokens = tokens[1:]

@@ -207,6 +207,9 @@ class GGUFReply:
 
     def take(self, pieces: list[Piece]) -> Next:
         """Write what was read, up to a token at which somebody pressed stop."""
+        if self.stream and self.stream.writing_seconds:
+            # A small model's whole reply may arrive at once, so its speed cannot be told from when it was read.
+            self.sequence.generation.count_first_token(self.stream.writing_seconds)
         for piece in pieces:
             if self.stopped:
                 return Next.TOKENS

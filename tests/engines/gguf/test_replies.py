@@ -9,6 +9,7 @@ from magistral_ui.chat.events import Notice, Prefilling, Reasoning
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
 from magistral_ui.chat.reply import Reply
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.gguf.completion import CompletionStream, Piece
 from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.reply import MAX_LEASE
 from tests.engines.contract import all_events, words
@@ -49,6 +50,26 @@ def test_a_reply_of_several_streams_is_whole(engine: GGUFEngine) -> None:
     assert finished(events).usage.completion_tokens > MAX_LEASE + 100
     text = reasoning + answer
     assert all(str(number) in text for number in range(1, 201))
+
+
+def test_the_speed_of_a_reply_that_arrives_at_once_is_llama_cpp_s(
+    engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a small model's does where the app is slower than it."""
+    read, held, writing = CompletionStream.read, list[Piece](), list[float]()
+
+    def at_once(stream: CompletionStream) -> list[Piece]:
+        held.extend(read(stream))
+        if not stream.stop_type:
+            return []
+        writing.append(stream.writing_seconds)
+        pieces, held[:] = held[:], []
+        return pieces
+
+    monkeypatch.setattr(CompletionStream, "read", at_once)
+    usage = finished(ask(engine, SUM)).usage
+    assert len(writing) == 1
+    assert usage.total_seconds - usage.first_token_seconds >= writing[0] > 0
 
 
 def test_a_history_is_read_with_and_without_its_reasoning(engine: GGUFEngine, reply: tuple[str, str]) -> None:
