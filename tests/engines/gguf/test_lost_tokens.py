@@ -88,7 +88,11 @@ def test_a_model_that_writes_no_characters_is_asked_ever_less_often(
 ) -> None:
     """Each such token costs a request: what trained models hardly ever write must not slow one down that does."""
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(reply_module, "CompletionStream", lambda server, body: asked.append(body) or SimpleNamespace())
+    monkeypatch.setattr(
+        reply_module,
+        "CompletionStream",
+        lambda server, body: asked.append(body) or SimpleNamespace(writing_seconds=0.0),
+    )
     request = GenerationRequest(Prompt((), (UserTurn("?"),)), SamplingParams(temperature=0, max_tokens=400), "ann")
     encoded = tokenizer.encode(request.prompt)
     reply = GGUFReply(Sequence(request, encoded, Generation(), tokenizer, 400), speller, tokenizer.vocabulary)
