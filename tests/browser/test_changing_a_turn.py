@@ -166,7 +166,7 @@ def test_details_tell_what_a_reply_was_written_with_and_it_is_written_again_so(p
     details = page.get_by_role("dialog", name="Details")
     expect(details).to_contain_text(f"Seed{seed}")
     expect(details).to_contain_text("Temperature0.7")
-    expect(details).to_contain_text("Precisionfloat32")
+    expect(details).to_contain_text("Precision32-bit (float32)")
     page.keyboard.press("Escape")
     expect(details).to_be_hidden()
     expect(more(reply(page))).to_be_focused()
