@@ -115,10 +115,10 @@ class ChildProcess:
     def _read_answers(self, stream: IO[bytes]) -> None:
         for line in _lines(stream):
             if line.startswith(LOADING_PREFIX):
-                said = _json(line.removeprefix(LOADING_PREFIX))
+                said = parsed_object(line.removeprefix(LOADING_PREFIX))
                 if self._on_loading and said.get("state") == "loading" and isinstance(said.get("payload"), dict):
                     self._on_loading(said["payload"])
-            elif line.startswith(b"{") and self.answer is None and (said := _json(line)):
+            elif line.startswith(b"{") and self.answer is None and (said := parsed_object(line)):
                 self.answer = said
                 self.answered.set()
         self.answered.set()
@@ -165,9 +165,10 @@ def _lines(stream: IO[bytes]) -> Iterator[bytes]:
         yield from iter(lambda: stream.readline(MAX_LINE_BYTES), b"")
 
 
-def _json(line: bytes) -> dict[str, Any]:
+def parsed_object(text: bytes) -> dict[str, Any]:
+    """The JSON object in `text`; empty if there is none."""
     try:
-        value = json.loads(line)
+        value = json.loads(text)
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}

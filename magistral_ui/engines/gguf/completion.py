@@ -17,6 +17,7 @@ from typing import Any, Literal
 import h11
 
 from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.gguf.child_process import parsed_object
 from magistral_ui.engines.gguf.chunked_body import ChunkedBody
 from magistral_ui.engines.gguf.supervisor import LlamaServer
 
@@ -259,21 +260,13 @@ class CompletionStream:
     def _end(self, pieces: list[Piece]) -> None:
         """The whole response is here, or the connection has ended."""
         if self._status != 200:
-            raise CompletionFailed(_reason(_json(self._text)))
+            raise CompletionFailed(_reason(parsed_object(self._text)))
         if self._streams:
             self._take_lines(pieces)
         else:
-            self._take(_json(self._text), pieces)
+            self._take(parsed_object(self._text), pieces)
         if not self.stop_type:
             raise ConnectionLost("the stream ended before the reply")
-
-
-def _json(text: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(text)
-    except ValueError:
-        return {}
-    return said if isinstance(said, dict) else {}
 
 
 def _reason(said: dict[str, Any]) -> str:
