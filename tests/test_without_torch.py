@@ -16,7 +16,7 @@ from magistral_ui.models.cards import DEMO
 from tests.test_starts import APP, Started, started
 from tests.without_torch import MISSING, python_path
 
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds for a command on the busiest machine."""
 
 
@@ -27,7 +27,7 @@ def variables(folder: Path, *also: str) -> dict[str, str]:
 
 def ended(folder: Path, *arguments: str, also: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command, environment = [sys.executable, *arguments], variables(folder, *also)
-    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=TIMEOUT)
 
 
 def test_it_looks_as_if_torch_were_not_installed(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_plan_of_this_machine_is_begun(tmp_path: Path) -> None:
         if "Tokens/s" in line:  # the table for this machine begins
             break
     process.terminate()
-    _, errors = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=TIMEOUT)
     assert "Tokens/s" in lines[-1], errors
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
@@ -87,13 +87,13 @@ def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, argume
         assert running.get("/")[0] == 200
         until_ready(running)
         url = f"http://127.0.0.1:{running.port}/"
-        client = Client(url, verbose=False, httpx_kwargs={"timeout": PATIENCE})
+        client = Client(url, verbose=False, httpx_kwargs={"timeout": TIMEOUT})
         message: Any = {"text": "What is 487 + 265?", "files": []}
         reply = client.predict(message, {"temperature": 0.0, "seed": 1}, api_name="/chat")
         client.close()
         assert "752" in reply["answer"]
         assert reply["reasoning"]
-        with httpx.Client(base_url=url, trust_env=False, timeout=PATIENCE) as page:
+        with httpx.Client(base_url=url, trust_env=False, timeout=TIMEOUT) as page:
             listed = page.post("/magistral/act/models/list", json={"place": {}, "data": {}}).json()["models"]
         assert listed["switchable"], listed
         assert listed["current"]["key"] == DEMO.key
@@ -102,7 +102,7 @@ def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, argume
 
 
 def until_ready(running: Started) -> None:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while (status := json.loads(running.get("/healthz")[1])["status"]) != "ready":
         assert status == "loading", running.told()
         assert time.monotonic() < until, "the model is not loaded"

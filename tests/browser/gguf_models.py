@@ -7,6 +7,7 @@ from magistral_ui.engines.base import ModelInfo, Ready
 from magistral_ui.errors import Message
 from magistral_ui.models.cards import MAGISTRAL_1_2
 from magistral_ui.models.memory import MemoryPlan, Share
+from tests.browser.model_answers import models_answer
 
 GB = 10**9
 FILES = "unsloth/Ministral-3-8B-Reasoning-2512-GGUF"
@@ -111,19 +112,5 @@ def models() -> dict[str, Any]:
     refusal = {"key": "model_needs_memory", "values": {"needed": 12.6, "free": 11}}
     refused = entry("magistral-small-2509", "Magistral Small 1.2", fits=False, refusal=refusal)
     demo = entry("demo", "Demo", state="local", benchmarks={}, repository="", parameters=0)
-    return {
-        "owner": True,
-        "switchable": True,
-        "why_not": None,
-        "device": "AMD Ryzen 7 7840U",
-        "memory": {"free": 11 * GB, "total": 16 * GB},
-        "disk_free": 200 * GB,
-        "idle_minutes": 0,
-        "current": {"key": "demo", "precision": "float32", "context": 8_192, "state": "ready"},
-        "running": 0,
-        "asks": None,
-        "failure": None,
-        "offer": "ministral-3-8b",
-        "timing": False,
-        "models": [best(), *held(), refused, demo],
-    }
+    memory = {"free": 11 * GB, "total": 16 * GB}
+    return models_answer([best(), *held(), refused, demo], device="AMD Ryzen 7 7840U", memory=memory)

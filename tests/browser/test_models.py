@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 from magistral_ui.chat.events import Answer
 from magistral_ui.engines.base import Loading, Unloaded
 from tests.browser.axe import violations_in_both_themes
+from tests.browser.model_answers import models_answer
 from tests.browser.steps import box, card, visit
 from tests.scripted_engine import INFO, ScriptedEngine
 
@@ -61,27 +62,13 @@ def entry(key: str, name: str, **values: Any) -> dict[str, Any]:
 
 def models() -> dict[str, Any]:
     refusal = {"key": "model_needs_memory", "values": {"needed": 18, "free": 12}}
-    return {
-        "owner": True,
-        "switchable": True,
-        "why_not": None,
-        "device": "NVIDIA RTX 4070",
-        "memory": {"free": 11 * GB, "total": 12 * GB},
-        "disk_free": 200 * GB,
-        "idle_minutes": 0,
-        "current": {"key": "demo", "precision": "float32", "context": 8_192, "state": "ready"},
-        "running": 0,
-        "asks": None,
-        "failure": None,
-        "offer": "ministral-3-8b",
-        "timing": False,
-        "models": [
-            entry("magistral-small-2509", "Magistral Small 1.2", fits=False, refusal=refusal, choices=[]),
-            entry("ministral-3-8b", "Ministral 3 8B", best=True),
-            entry("ministral-3-3b", "Ministral 3 3B", state="complete", on_disk=8 * GB),
-            entry("demo", "Demo", state="local", choices=[], benchmarks={}, repository="", parameters=0),
-        ],
-    }
+    listed = [
+        entry("magistral-small-2509", "Magistral Small 1.2", fits=False, refusal=refusal, choices=[]),
+        entry("ministral-3-8b", "Ministral 3 8B", best=True),
+        entry("ministral-3-3b", "Ministral 3 3B", state="complete", on_disk=8 * GB),
+        entry("demo", "Demo", state="local", choices=[], benchmarks={}, repository="", parameters=0),
+    ]
+    return models_answer(listed, device="NVIDIA RTX 4070", memory={"free": 11 * GB, "total": 12 * GB})
 
 
 class Backend:

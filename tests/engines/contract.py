@@ -146,3 +146,14 @@ class EngineContract:
             follower.join(SOON)
             assert not follower.is_alive()
         closing_engine.close()  # a second time is harmless
+
+
+class DemoContract(EngineContract):
+    """The suite on the demo model, whose counting lasts; the module gives the fixture `shared`, a ready engine."""
+
+    def ask_long(self, engine: Engine) -> GenerationRequest:
+        return self.ask(engine, "Count from 1 to 200.", max_tokens=4000)
+
+    @pytest.fixture
+    def engine(self, shared: Engine) -> Engine:
+        return shared

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from magistral_ui.engines.base import Engine, GenerationRequest, Loading
+from magistral_ui.engines.base import Engine, Loading
 from magistral_ui.engines.local.engine import LocalEngine
-from tests.engines.contract import EngineContract
+from tests.engines.contract import DemoContract
 
 
 def loaded() -> LocalEngine:
@@ -26,15 +26,8 @@ def shared() -> Iterator[LocalEngine]:
     engine.close()
 
 
-class TestLocalEngine(EngineContract):
+class TestLocalEngine(DemoContract):
     """The suite."""
-
-    def ask_long(self, engine: Engine) -> GenerationRequest:
-        return self.ask(engine, "Count from 1 to 200.", max_tokens=4000)
-
-    @pytest.fixture
-    def engine(self, shared: LocalEngine) -> Engine:
-        return shared
 
     @pytest.fixture
     def closing_engine(self) -> Engine:

@@ -15,8 +15,9 @@ from magistral_ui.engines.weights.quantized_cache import ORIGIN_FILE, copies_fol
 from magistral_ui.errors import BadInput, ModelRefused
 from magistral_ui.models.cards import MAGISTRAL_1_2
 from tests.hub.gguf_repositories import make_mmproj, make_model
+from tests.hub.held_downloads import let_go
 from tests.hub.server import Hub
-from tests.waiting import TIMEOUT, until
+from tests.waiting import until
 
 NAME, OTHER = "unsloth/Magistral-Small-2509-GGUF", "mistralai/Magistral-Small-2509-GGUF"
 WIDTH = 5_120
@@ -204,17 +205,6 @@ def test_what_is_removed_while_it_comes_stays_away(models: ModelLibrary, hub: Hu
     assert keys(models) == {Q4}
     assert held() == ["Magistral-Small-2509-Q4_K_M.gguf", "mmproj-BF16.gguf"]
     assert cached_bytes() == 1_000_000
-
-
-def let_go(models: ModelLibrary, hub: Hub, key: str) -> None:
-    """What waits continues, and ends."""
-    assert hub.step is not None
-    hub.step.set()
-    hub.step = None
-    thread = models._downloads[key].thread
-    assert thread is not None
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
 
 
 def test_sizes_are_estimated_until_the_hub_was_asked(models: ModelLibrary) -> None:

@@ -17,8 +17,9 @@ from magistral_ui.engines.weights import large_files, library
 from magistral_ui.engines.weights.library import LibraryEntry, ModelLibrary
 from magistral_ui.models.cards import MINISTRAL_3_3B, RE_UPLOADS
 from tests.hub.checkpoints import make_repository
+from tests.hub.held_downloads import let_go
 from tests.hub.server import LARGE, Hub
-from tests.waiting import TIMEOUT, until
+from tests.waiting import until
 
 CARD = MINISTRAL_3_3B
 ORIGINAL = str(CARD.repository)
@@ -77,17 +78,6 @@ def begin(models: ModelLibrary, hub: Hub) -> None:
     until(lambda: any(file.stat().st_size for file in partial_files()))
 
 
-def let_go(models: ModelLibrary, hub: Hub) -> None:
-    """What waits continues, and ends."""
-    assert hub.step is not None
-    hub.step.set()
-    hub.step = None
-    thread = models._downloads[COPY].thread
-    assert thread is not None
-    thread.join(TIMEOUT)
-    assert not thread.is_alive()
-
-
 def complete(models: ModelLibrary) -> LibraryEntry:
     models.download(COPY)
     until(lambda: entry(models).state != "downloading")
@@ -104,7 +94,7 @@ def test_a_paused_download_says_how_much_of_all_there_is(
     begin(models, hub)
     models.pause(COPY)
     assert entry(models).state == "paused"
-    let_go(models, hub)
+    let_go(models, hub, COPY)
     sizes = [file.stat().st_size for file in copy.iterdir()] + [(original / "tekken.json").stat().st_size]
     paused = entry(models)
     assert paused.total == sum(size for size in sizes if size >= LARGE)
@@ -133,7 +123,7 @@ def test_what_is_removed_while_it_comes_stays_away(
     begin(models, hub)
     models.remove(COPY)
     assert COPY not in {each.key for each in models.entries()}
-    let_go(models, hub)
+    let_go(models, hub, COPY)
     assert not list(Path(constants.HF_HUB_CACHE).glob("models--*"))
     complete(models)
 
@@ -176,7 +166,7 @@ def test_a_repository_that_has_changed_meanwhile_leaves_nothing_behind(
 ) -> None:
     begin(models, hub)
     models.pause(COPY)
-    let_go(models, hub)
+    let_go(models, hub, COPY)
     assert partial_files()
     other = shutil.copytree(copy, tmp_path / "other")
     for shard in other.glob("model-*.safetensors"):

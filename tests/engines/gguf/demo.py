@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
+
 from magistral_ui.chat.conversation import Conversation
 from magistral_ui.chat.events import Event, Finished
 from magistral_ui.chat.prompt import PromptChoices, Resume, compose
@@ -14,6 +16,7 @@ from magistral_ui.engines.gguf.demo_file import demo_files
 from magistral_ui.engines.gguf.devices import find_llama_device
 from magistral_ui.engines.gguf.engine import GGUFEngine, LoadGGUF
 from magistral_ui.engines.gguf.loading import LoadedGGUF, run_source
+from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.gguf.source import GGUFSource
 from magistral_ui.engines.weights.progress import Report
 from magistral_ui.models.cards import DEMO
@@ -87,3 +90,11 @@ def finished(events: list[Event]) -> Finished:
     last = events[-1]
     assert isinstance(last, Finished), last
     return last
+
+
+def preemptions(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """An entry for each preemption of a reply from now on."""
+    found: list[None] = []
+    preempt = CompletionScheduler._preempt
+    monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: found.append(preempt(*args)))
+    return found

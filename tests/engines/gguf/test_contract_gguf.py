@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from magistral_ui.engines.base import Engine, GenerationRequest
+from magistral_ui.engines.base import Engine
 from magistral_ui.engines.gguf.engine import GGUFEngine
-from tests.engines.contract import EngineContract
+from tests.engines.contract import DemoContract
 from tests.engines.gguf.demo import loaded, opened
 
 
@@ -17,15 +17,8 @@ def shared() -> Iterator[GGUFEngine]:
     engine.close()
 
 
-class TestGGUFEngine(EngineContract):
+class TestGGUFEngine(DemoContract):
     """The suite."""
-
-    def ask_long(self, engine: Engine) -> GenerationRequest:
-        return self.ask(engine, "Count from 1 to 200.", max_tokens=4000)
-
-    @pytest.fixture
-    def engine(self, shared: GGUFEngine) -> Engine:
-        return shared
 
     @pytest.fixture
     def closing_engine(self) -> Engine:

@@ -14,13 +14,12 @@ from magistral_ui.engines.gguf.engine import GGUFEngine
 from magistral_ui.engines.gguf.images import PromptWriter, ServerPrompt
 from magistral_ui.engines.gguf.lost_tokens import TokenSpeller
 from magistral_ui.engines.gguf.reply import MAX_IMAGE_LEASE, MAX_LEASE, GGUFReply, Next, image_lease
-from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.folder import DEMO_FOLDER
 from tests.engines.contract import all_events, words
-from tests.engines.gguf.demo import ask, finished, loaded, request
+from tests.engines.gguf.demo import ask, finished, loaded, preemptions, request
 from tests.engines.gguf.prompted import drawn
 
 COLOUR = "What colour is this?"
@@ -132,9 +131,7 @@ def test_replies_to_images_that_do_not_fit_together_are_all_whole(monkeypatch: p
     try:
         said = shown("Count from 1 to 200.")
         alone = words(ask(small, said, max_tokens=2000))
-        preempted = []
-        preempt = CompletionScheduler._preempt
-        monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: preempted.append(preempt(*args)))
+        preempted = preemptions(monkeypatch)
         asked = [small.submit(request(small, said, visitor=f"visitor {n}", max_tokens=2000)) for n in range(4)]
         for each in asked:
             events = all_events(each)

@@ -8,10 +8,9 @@ import pytest
 from magistral_ui.chat.events import Finished, Notice, Prefilling, Queued
 from magistral_ui.engines.base import Ready
 from magistral_ui.engines.gguf.engine import GGUFEngine
-from magistral_ui.engines.gguf.scheduler import CompletionScheduler
 from magistral_ui.errors import PromptTooLong
 from tests.engines.contract import all_events, words
-from tests.engines.gguf.demo import ask, finished, loaded, request
+from tests.engines.gguf.demo import ask, finished, loaded, preemptions, request
 
 LONG = "Count from 1 to 200."
 
@@ -25,9 +24,7 @@ def engine() -> Iterator[GGUFEngine]:
 
 def test_replies_that_do_not_fit_together_are_all_whole(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = words(ask(engine, LONG, max_tokens=2000))
-    preempted = []
-    preempt = CompletionScheduler._preempt
-    monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: preempted.append(preempt(*args)))
+    preempted = preemptions(monkeypatch)
     generations = [engine.submit(request(engine, LONG, visitor=f"visitor {n}", max_tokens=2000)) for n in range(6)]
     for each in generations:
         events = all_events(each)
@@ -44,9 +41,7 @@ def test_who_waits_is_told_the_place(engine: GGUFEngine) -> None:
 
 
 def test_nobody_moves_back_when_a_reply_is_preempted(engine: GGUFEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    preempted = []
-    preempt = CompletionScheduler._preempt
-    monkeypatch.setattr(CompletionScheduler, "_preempt", lambda *args: preempted.append(preempt(*args)))
+    preempted = preemptions(monkeypatch)
     generations = [engine.submit(request(engine, LONG, visitor=f"guest {n}", max_tokens=2000)) for n in range(8)]
     for each in generations:
         before = takewhile(lambda event: not isinstance(event, Prefilling), all_events(each))
