@@ -29,6 +29,11 @@ class CacheEntry:
     def spilled(self) -> bool:
         return self.cache.spilled
 
+    @property
+    def pages(self) -> int:
+        """Pages that it holds, shared or not."""
+        return len(self.cache.pages)
+
     def rollback(self) -> None:
         self.cache.crop(len(self.keys))
 

@@ -111,7 +111,7 @@ class Sequence:
 
     @property
     def held_pages(self) -> int:
-        return len(self.entry.cache.pages) if self.entry else 0
+        return self.entry.pages if self.entry else 0
 
     def tell_position(self, position: int) -> None:
         """Say which place in the queue it has, if it has moved forward.

@@ -57,7 +57,7 @@ from magistral_ui.models.folder import DEMO_FOLDER
 class Entry:
     nbytes = 0
     def __init__(self):
-        self.keys = []
+        self.keys, self.pages = [], 1
 
 class Result:
     error = None

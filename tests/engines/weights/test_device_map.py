@@ -131,7 +131,9 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
         assert [each.device for each in model.pool.layer(index)] == [torch.device("cuda", place)] * 2
     cache = model.new_cache()
     model([DecoderInput(cache, [1, 2, 3, 4])])
-    expected = model([DecoderInput(cache.branch(4), [5])])
+    branch = cache.branch(4)
+    expected = model([DecoderInput(branch, [5])])
+    branch.release()
     monkeypatch.setattr(kv_cache, "_host_buffer", lambda shape, like: torch.empty(shape, dtype=like.dtype))
     cache.spill()
     assert cache.pages == [SCRATCH_PAGE]
