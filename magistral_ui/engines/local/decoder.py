@@ -76,6 +76,7 @@ class Decoder:
 
         `longest` is the number of tokens of the longest sequence (default: all that fit).
         """
+        self.layers.locate()
         places = self.layers.devices[:-1]
         config = self.config
         self._pool = PagePool(places, config.num_key_value_heads, self.layers.head_dim, self.dtype, pages)
@@ -215,11 +216,16 @@ class ModelLayers:
         self._norm, self._head = decoder.norm, head
         self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
         self._query_scale = query_scale(decoder.config)
-        self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
+        self.devices: list[torch.device] = []
         """Of the layers, in order, then of norm and head."""
+        self.locate()
 
     def __len__(self) -> int:
         return len(self._layers)
+
+    def locate(self) -> None:
+        """Find out where the layers are; they may have been moved, as to the GPU that a ZeroGPU Space is lent."""
+        self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
 
     @property
     def head_dim(self) -> int:
