@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.local.sequence import SamplingState
+from magistral_ui.engines.local.sampling_state import Draw, SamplingState
 
 FIRST_CANDIDATES = 1_024
 """Candidates looked at first: a top-k of the vocabulary is many times cheaper than sorting it."""
@@ -22,6 +22,19 @@ memory."""
 
 MIN_TEMPERATURE = 1e-4
 """Below it, the likeliest token is all but certain, and dividing by the temperature would overflow."""
+
+
+def sample_batch(logits: torch.Tensor, draws: Sequence[Draw], rows: Sequence[int] | None = None) -> list[int]:
+    """The token of each draw, from `logits` of shape (rows, vocabulary) in any float type.
+
+    `rows` says from which row each draw is; without it, they are as many, in the same order. Each token depends on its own
+    row and draw alone. ValueError if a row has no distribution: it holds what is no number.
+    """
+    chosen = []
+    for row, draw in zip(range(len(draws)) if rows is None else rows, draws, strict=True):
+        state = SamplingState(draw.params, set(draw.seen), draw.position)
+        chosen.append(sample(logits[row], state, draw.banned))
+    return chosen
 
 
 def sample(logits: torch.Tensor, state: SamplingState, banned: Sequence[int] = ()) -> int:

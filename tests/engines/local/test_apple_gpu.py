@@ -16,7 +16,7 @@ from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import running_model as running_module
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import sample
-from magistral_ui.engines.local.sequence import SamplingState
+from magistral_ui.engines.local.sampling_state import SamplingState
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.models.folder import DEMO_FOLDER

@@ -16,7 +16,7 @@ from transformers import (
 
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.local.sampler import candidates, sample
-from magistral_ui.engines.local.sequence import SamplingState
+from magistral_ui.engines.local.sampling_state import SamplingState
 
 
 def expected(params: SamplingParams, logits: torch.Tensor) -> torch.Tensor:
