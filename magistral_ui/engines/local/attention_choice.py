@@ -1,6 +1,5 @@
 """Chooses the kernels that read pages on the card it meets: the first that agree with the reference there."""
 
-import gc
 import importlib
 import logging
 import subprocess
@@ -64,7 +63,6 @@ def choose_paged_attention(
         if decode is not None and ragged is not None:
             break
     del trial
-    gc.collect()  # a kernel that failed may be held by its error
     empty_device_cache()
     chosen = ChosenAttention(decode or GatheredAttention(), ragged)
     log.info(

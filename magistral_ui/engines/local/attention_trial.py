@@ -28,7 +28,7 @@ ROWS = (
 """(Sequence, keys) of each row: branches and drafts share the table of a sequence, and padding rows have none."""
 STEPS = (1, 2, 4, 8, 16)
 """Rows of the steps, those of the steps that are recorded."""
-RAGGED = ((1, 3, 257), (0, 1, 5_000), (0, 300, 1_024), (4, 70, 70), (3, 2, 256))
+RAGGED = ((1, 3, 257), (0, 1, 5_000), (0, 140, 1_024), (4, 70, 70), (3, 2, 256))
 """(Sequence, new rows, keys) of what one ragged call reads."""
 FLOAT32_TOLERANCE = 1e-5
 """A hundred times its rounding: sums over thousands of keys are taken in another order."""

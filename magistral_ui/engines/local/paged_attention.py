@@ -122,15 +122,15 @@ class ReferenceAttention:
     def attend_ragged(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, inputs: RaggedInputs, scale: float
     ) -> torch.Tensor:
-        sequences = torch.tensor([n for n, count in enumerate(inputs.counts) for _ in range(count)])
-        seen = [
-            length - count + n + 1
-            for count, length in zip(inputs.counts, inputs.seen, strict=True)
-            for n in range(count)
-        ]
-        lengths = torch.tensor(seen, dtype=torch.int32, device=queries.device)
-        tables = inputs.tables[sequences.to(queries.device)]
-        return self.attend(queries, keys, values, StepInputs(lengths, lengths, lengths, tables, lengths), scale)
+        outputs = []
+        for n, rows in enumerate(torch.split(queries, inputs.counts)):
+            table = inputs.tables[n : n + 1, : len(inputs.pages[n])]
+            lengths = inputs.lengths[n] - torch.arange(len(rows) - 1, -1, -1, device=queries.device)
+            for first in range(0, len(rows), REFERENCE_ROWS):
+                some = slice(first, first + REFERENCE_ROWS)
+                tables = table.expand(len(rows[some]), -1)
+                outputs.append(_by_pages(rows[some], keys, values, tables, lengths[some], scale))
+        return torch.cat(outputs)
 
 
 def _by_pages(
