@@ -12,6 +12,7 @@ import torch
 from magistral_ui.engines.local.attention_trial import Trial
 from magistral_ui.engines.local.paged_attention import GatheredAttention, PagedAttention, RaggedAttention
 from magistral_ui.engines.local.paged_kernels import FlashInferAttention, VarlenAttention
+from magistral_ui.engines.weights.devices import MIN_FUSED_CAPABILITY
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.errors import first_line
@@ -79,7 +80,9 @@ def _kernels(
     """torch's own first: it plans nothing on the host, and nothing is compiled."""
 
     def flashinfer() -> Kernel:
-        return FlashInferAttention(importlib.import_module("flashinfer"), device, dtype, heads, pool_shape, width)
+        module = importlib.import_module("flashinfer")
+        tensor_cores = dtype == torch.float16 or torch.cuda.get_device_capability(device) >= MIN_FUSED_CAPABILITY
+        return FlashInferAttention(module, device, dtype, heads, pool_shape, width, tensor_cores)
 
     return [("torch's FlashAttention", lambda: VarlenAttention(device)), ("FlashInfer", flashinfer)]
 

@@ -109,16 +109,30 @@ class FlashInferAttention:
 
     A wrapper plans each step on the host, from lengths and pages, and copies the plan into buffers whose addresses never change:
     so a recorded step reads the plan that `prepare` made for it. A wrapper of a recorded step has a fixed number of rows.
+
+    On cards before 8.0 its products in bfloat16 on tensor cores are a breakpoint that ends all of CUDA in this process
+    (`mma.cuh`), so they are never tried there: that leaves the kernel for decode steps that needs none.
     """
 
     name = "FlashInfer"
     graphable = True
 
     def __init__(
-        self, flashinfer: Any, device: torch.device, dtype: torch.dtype, heads: int, shape: tuple[int, ...], width: int
+        self,
+        flashinfer: Any,
+        device: torch.device,
+        dtype: torch.dtype,
+        heads: int,
+        shape: tuple[int, ...],
+        width: int,
+        tensor_cores: bool = True,
     ) -> None:
-        """`flashinfer` is the module, `shape` a layer's pool, and `width` the most pages of a row."""
+        """`flashinfer` is the module, `shape` a layer's pool, and `width` the most pages of a row.
+
+        `tensor_cores` says whether the device has some for `dtype`.
+        """
         self._flashinfer, self._device, self._dtype, self._heads, self._width = flashinfer, device, dtype, heads, width
+        self._tensor_cores = tensor_cores
         _, self._page, self._shared, self._head_dim = shape
         with torch.inference_mode(False):
             self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
@@ -156,6 +170,8 @@ class FlashInferAttention:
     def attend_ragged(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, inputs: RaggedInputs, scale: float
     ) -> torch.Tensor:
+        if not self._tensor_cores:
+            raise NotImplementedError("no tensor cores for this type")
         if self._prefill is None:
             with torch.inference_mode(False):
                 self._prefill = self._flashinfer.BatchPrefillWithPagedKVCacheWrapper(
@@ -184,7 +200,7 @@ class FlashInferAttention:
             self._workspace,
             "NHD",
             use_cuda_graph=True,
-            use_tensor_cores=self._heads // self._shared >= TENSOR_CORE_GROUP,
+            use_tensor_cores=self._tensor_cores and self._heads // self._shared >= TENSOR_CORE_GROUP,
             paged_kv_indptr_buffer=buffer(rows + 1),
             paged_kv_indices_buffer=buffer(rows * self._width),
             paged_kv_last_page_len_buffer=buffer(rows),

@@ -116,8 +116,8 @@ class BatchDecodeWithPagedKVCacheWrapper(_Planned):
         assert paged_kv_indices_buffer is not None
         assert paged_kv_last_page_len_buffer is not None
         self._buffers = paged_kv_indptr_buffer, paged_kv_indices_buffer, paged_kv_last_page_len_buffer
-        self.addresses = [each.data_ptr() for each in self._buffers]
         assert len(paged_kv_indptr_buffer) == len(paged_kv_last_page_len_buffer) + 1
+        self.use_tensor_cores = use_tensor_cores
 
     def plan(
         self,

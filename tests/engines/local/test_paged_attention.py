@@ -179,6 +179,18 @@ def test_flashinfer_plans_once_for_all_layers_and_keeps_its_buffers() -> None:
     assert kernel.workspace_bytes == 1024 + 2 * paged_kernels.PLAN_BYTES
 
 
+def test_flashinfer_uses_no_tensor_cores_that_a_card_lacks() -> None:
+    """They would be a breakpoint there, after which nothing runs on the GPU any longer."""
+    pages = Pages(3, [300], 4, 2)
+    inputs = ragged_inputs([2], [300], pages.tables, CPU)
+    for tensor_cores in (True, False):
+        kernel = FlashInferAttention(FLASHINFER, CPU, torch.float32, 8, pages.shape, WIDTH, tensor_cores)
+        kernel.prepare(pages.lengths, pages.tables)
+        assert kernel._decoders[1].use_tensor_cores is tensor_cores
+    with pytest.raises(NotImplementedError):
+        kernel.attend_ragged(torch.randn(2, 8, HEAD_DIM), pages.keys, pages.values, inputs, 1.0)
+
+
 def test_a_step_of_more_rows_than_are_recorded_has_row_numbers_too() -> None:
     pages = Pages(2, [n + 1 for n in range(20)], 2, 1)
     queries = torch.randn(20, 2, HEAD_DIM)
