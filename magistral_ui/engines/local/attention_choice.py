@@ -5,7 +5,7 @@ import logging
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -16,6 +16,9 @@ from magistral_ui.engines.weights.devices import MIN_FUSED_CAPABILITY
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.errors import first_line
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.decoder import Decoder
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def choose_paged_attention(
     """The kernels for pools of `pool_shape` (pages, PAGE_TOKENS, kv_heads, head_dim) on a CUDA `device`.
 
     `width` is the number of pages in a row's table, by which kernels split sequences. What raises an error or gives other
-    results is passed over with a line in the log. It takes about 200 MiB for a moment, and calls each kernel some ten times; on a
+    results is passed over with a line in the log. It takes about 150 MiB for a moment, and calls each kernel some ten times; on a
     processor and on an Apple GPU it has no business, they have no such kernels. `kernels` are names and makers of those that are
     tried, in order.
     """
@@ -72,6 +75,23 @@ def choose_paged_attention(
         ragged.name if ragged else "SDPA",
     )
     return chosen
+
+
+def use_kernels(decoder: "Decoder", choose: Callable[..., ChosenAttention] = choose_paged_attention) -> None:
+    """Choose kernels for each device of a model whose pool is open, and let its forwards use them.
+
+    `choose` is `choose_paged_attention`.
+    """
+    chosen: dict[torch.device, ChosenAttention] = {}
+    for index, device in enumerate(decoder.layers.devices[:-1]):
+        if device not in chosen:
+            shape = decoder.pool.layer(index)[0].shape
+            heads = decoder.config.num_attention_heads
+            chosen[device] = choose(shape, decoder.dtype, device, heads, decoder.width)
+    decoder.decode_with({device: each.decode for device, each in chosen.items()})
+    ragged = {device: each.ragged for device, each in chosen.items() if each.ragged is not None}
+    if len(ragged) == len(chosen):
+        decoder.read_with(ragged)
 
 
 def _kernels(

@@ -8,6 +8,7 @@ import random
 import torch
 
 from magistral_ui.engines.local.decode_step import StepInputs
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE
 from magistral_ui.engines.local.paged_attention import (
     PagedAttention,
     RaggedAttention,
@@ -17,8 +18,6 @@ from magistral_ui.engines.local.paged_attention import (
 )
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
-SCRATCH_PAGE = 0
-"""That of padding rows, and of what is behind a sequence's last page in a table."""
 SEQUENCES = (5_000, 257, 1, 256, 255, 512)
 """Tokens of the sequences: around the borders of pages, and enough to be split over many processors."""
 ROWS = (

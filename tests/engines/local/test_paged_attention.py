@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from torch.nn.attention.varlen import varlen_attn
 
 from magistral_ui.engines.local import paged_kernels
-from magistral_ui.engines.local.attention_choice import choose_paged_attention
+from magistral_ui.engines.local.attention_choice import ChosenAttention, choose_paged_attention, use_kernels
 from magistral_ui.engines.local.attention_trial import Trial, TrialFailed
 from magistral_ui.engines.local.decode_step import StepInputs
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.paged_attention import GatheredAttention, ReferenceAttention, ragged_inputs
 from magistral_ui.engines.local.paged_kernels import FlashInferAttention, VarlenAttention
+from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from tests.engines.local import fake_kernels
 from tests.engines.local.fake_kernels import flash_attention_2, naive
@@ -286,3 +288,30 @@ def test_rounding_passes_the_trial_and_one_key_too_few_does_not(dtype: torch.dty
 
     with pytest.raises(TrialFailed, match="differs"):
         trial.decode(Short())
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_forwards_through_kernels_say_the_same(vision_loaded: Loaded, reads: bool) -> None:
+    """Prompts in pieces, read and written together, branches and drafts; where no kernel reads prompts, SDPA does."""
+    plain, ours = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
+    asked: list[tuple[Any, ...]] = []
+
+    def choose(*args: Any) -> ChosenAttention:
+        asked.append(args)
+        return ChosenAttention(varlen(), varlen() if reads else None)
+
+    ours.open_pool(12, 700)
+    use_kernels(ours, choose)
+    heads, shared = ours.config.num_attention_heads, ours.config.num_key_value_heads
+    assert asked == [((13, PAGE_TOKENS, shared, ours.layers.head_dim), torch.float32, CPU, heads, 3)]
+    said = []
+    for model in (plain, ours):
+        first, second = model.new_cache(), model.new_cache()
+        logits = [model([DecoderInput(first, [1, *range(40, 300)]), DecoderInput(second, [1, 5, 6])])]
+        logits.append(model([DecoderInput(second, [7]), DecoderInput(first, [*range(300, 360)])]))
+        third = first.branch(270)
+        logits.append(
+            model([DecoderInput(first, [8]), DecoderInput(third, [9, 10], wanted=2), DecoderInput(second, [11])])
+        )
+        said.append(torch.cat(logits))
+    torch.testing.assert_close(said[1], said[0], atol=1e-3, rtol=0)
