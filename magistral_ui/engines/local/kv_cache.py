@@ -110,20 +110,19 @@ class PagePool:
             buffer[:, :, target] = buffer[:, :, source]
 
     def to_host(self, pages: list[int]) -> HostPages:
-        """Copies of `pages` in host memory, pinned if that makes the way back to a GPU faster."""
+        """Copies of `pages` in host memory."""
         copies = []
         for buffer in self._buffers:
-            shape = (*buffer.shape[:2], len(pages), *buffer.shape[3:])
-            host = torch.empty(shape, dtype=buffer.dtype, pin_memory=buffer.device.type == "cuda")
+            host = _host_buffer((*buffer.shape[:2], len(pages), *buffer.shape[3:]), buffer)
             for n, page in enumerate(pages):
-                host[:, :, n] = buffer[:, :, page]
+                host[:, :, n].copy_(buffer[:, :, page])
             copies.append(host)
         return copies
 
     def from_host(self, copies: HostPages, pages: list[int]) -> None:
         for buffer, host in zip(self._buffers, copies, strict=True):
             for n, page in enumerate(pages):
-                buffer[:, :, page] = host[:, :, n]
+                buffer[:, :, page].copy_(host[:, :, n])
 
     def _next_free(self, behind: int | None) -> int:
         """The page after `behind` if it is free, or else one with much room after it: the middle of the longest free run."""
@@ -233,3 +232,8 @@ class KVCache:
         """Whether the page that the next token goes to is another's too."""
         at = self.length // PAGE_TOKENS
         return at < len(self.pages) and self._pool.references(self.pages[at]) > 1
+
+
+def _host_buffer(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Pinned, if that makes the way back to a GPU faster."""
+    return torch.empty(shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")

@@ -454,7 +454,7 @@ def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeyp
     running = RunningModel(vision_loaded, CPU)
     admissions, take = [], running.cache.take
     monkeypatch.setattr(running.cache, "take", lambda *of: admissions.append(of) or take(*of))
-    asked = [request(f"say {n}", f"v{n}", max_tokens=40, seed=n) for n in range(5)]
+    asked = [request(f"say {n}", f"v{n}", max_tokens=70, seed=n) for n in range(5)]
     generations = [running.submit(each) for each in asked]
     finish(running, *generations)
     assert len(admissions) > len(asked)  # somebody came in twice

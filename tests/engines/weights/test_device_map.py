@@ -16,6 +16,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
+from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE
 from magistral_ui.engines.local.paged_attention import ReferenceAttention
@@ -131,6 +132,7 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
     cache = model.new_cache()
     model([DecoderInput(cache, [1, 2, 3, 4])])
     expected = model([DecoderInput(cache.branch(4), [5])])
+    monkeypatch.setattr(kv_cache, "_host_buffer", lambda shape, like: torch.empty(shape, dtype=like.dtype))
     cache.spill()
     assert cache.pages == [SCRATCH_PAGE]
     assert model.pool.used == 0
