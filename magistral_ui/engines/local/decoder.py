@@ -6,6 +6,7 @@ sequences share a forward. Keys and values are in pages (`kv_cache.py`), which e
 spread over several devices: tokens go in on the first, and logits come out on the last.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +15,11 @@ import torch
 from torch import nn
 
 from magistral_ui.engines.local.attention import SegmentAttention, rotated
+from magistral_ui.engines.local.cuda_graphs import StepGraphs, record_steps
+from magistral_ui.engines.local.cuda_recorder import Recorder
 from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_inputs
 from magistral_ui.engines.local.exact_attention import MIN_ROWS, ExactAttention
-from magistral_ui.engines.local.kv_cache import KVCache, PagePool
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, KVCache, PagePool
 from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
 from magistral_ui.engines.local.prompt_attention import PromptAttention
 from magistral_ui.engines.weights.devices import device_of
@@ -52,7 +55,10 @@ class Decoder:
         self._pool: PagePool | None = None
         self._attention: ExactAttention | SegmentAttention | PromptAttention
         self._step: DecodeStep | None = None
-        self._width = 0
+        self.graphs: StepGraphs | None = None
+        """Recordings of decode steps."""
+        self.width = 0
+        """Pages of the longest sequence."""
 
     @property
     def device(self) -> torch.device:
@@ -80,8 +86,9 @@ class Decoder:
         self.layers.locate()
         places = self.layers.devices[:-1]
         config = self.config
+        self._step = self.graphs = None
         self._pool = PagePool(places, config.num_key_value_heads, self.layers.head_dim, self.dtype, pages)
-        self._width = pages if longest is None else pages_of(longest)
+        self.width = pages if longest is None else pages_of(longest)
         exact = self.device.type == "cpu"
         self._attention = ExactAttention(self._pool, self.dtype) if exact else SegmentAttention(self._pool, places)
         return self._pool
@@ -91,14 +98,14 @@ class Decoder:
         self._step = DecodeStep(self.layers, self.pool, attentions)
         return self._step
 
+    def record(self, recorder: Recorder | None = None) -> None:
+        """Record decode steps as CUDA graphs, as far as that holds and pays, for as long as the pool that is open now."""
+        if self._step is not None and self.device.type == "cuda":
+            self.graphs = record_steps(self._step, self.layers.first, self.pool, self.width, recorder)
+
     def read_with(self, kernels: dict[torch.device, RaggedAttention]) -> None:
         """Let all other forwards take all sequences' attention in one call of their device's, until another pool is opened."""
         self._attention = PromptAttention(self.pool, self.layers.devices[:-1], kernels)
-
-    @property
-    def width(self) -> int:
-        """Pages of the longest sequence."""
-        return self._width
 
     def new_cache(self) -> KVCache:
         return self.pool.new_cache()
@@ -131,9 +138,12 @@ class Decoder:
         assert self._step is not None
         lengths = [part.cache.length + n for part in parts for n in range(1, len(part.tokens) + 1)]
         tables = [part.cache.pages for part in parts for _ in part.tokens]
-        for attention in self._step.attentions.values():
-            attention.prepare(lengths, tables)
-        return self._step(step_inputs([(part.cache, part.tokens) for part in parts], self._width, self.device))
+        recorded = self.graphs.bucket(len(lengths)) if self.graphs is not None else None
+        spare = (recorded or len(lengths)) - len(lengths)
+        self._step.prepare(lengths + [1] * spare, tables + [[SCRATCH_PAGE]] * spare)
+        inputs = step_inputs([(part.cache, part.tokens) for part in parts], self.width)
+        logits = self.graphs.run(inputs) if self.graphs is not None else None
+        return self._step(inputs) if logits is None else logits
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company."""
@@ -206,6 +216,15 @@ def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module, or a copy if its buffers are elsewhere: nothing moves between GPUs while one of them records a graph."""
+    if all(each.device == device for each in module.buffers()):
+        return module
+    other = copy.copy(module)
+    other._buffers = {name: None if each is None else each.to(device) for name, each in module._buffers.items()}
+    return other
+
+
 def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     """What queries are multiplied by at each position, in float32; None if the model does not scale them.
 
@@ -226,6 +245,7 @@ class ModelLayers:
         self._norm, self._head = decoder.norm, head
         self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
         self._query_scale = query_scale(decoder.config)
+        self._rotaries: dict[torch.device, nn.Module] = {}
         self.devices: list[torch.device] = []
         """Of the layers, in order, then of norm and head."""
         self.locate()
@@ -236,11 +256,17 @@ class ModelLayers:
     def locate(self) -> None:
         """Find out where the layers are; they may have been moved, as to the GPU that a ZeroGPU Space is lent."""
         self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
+        self._rotaries = {device: on_device(self._rotary, device) for device in self.devices}
 
     @property
     def head_dim(self) -> int:
         width: int = self._layers[0].self_attn.head_dim
         return width
+
+    @property
+    def first(self) -> Any:
+        """The first layer's module; the others have the same sizes."""
+        return self._layers[0]
 
     def scale(self, index: int) -> float:
         """What the products of queries and keys are multiplied by."""
@@ -254,7 +280,7 @@ class ModelLayers:
 
     def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> Tensors:
         """What `open` takes of the rows' positions: cos, sin, and the scale of queries if the model has one."""
-        angles = self._rotary(hidden[None], position_ids=positions[None])
+        angles = self._rotaries[hidden.device](hidden[None], position_ids=positions[None])
         cos, sin = (each[0].unsqueeze(1) for each in angles)
         if self._query_scale is None:
             return cos, sin
