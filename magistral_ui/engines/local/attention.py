@@ -49,13 +49,6 @@ class Segment:
     """The segment in parts, on a processor."""
 
 
-def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, head_dim), pairing the two halves of a head (as in Llama)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin
-
-
 def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[Segment]:
     """A segment for each (cache, number of new tokens), in the order of the forward's rows."""
     segments: list[Segment] = []

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import MIN_ROWS, attend, rotated, segments_of
+from magistral_ui.engines.local.attention import attend, segments_of
 from magistral_ui.engines.local.cuda_graphs import StageChoice, Tensors, move, record_on_cuda, recorded_rows
+from magistral_ui.engines.local.fused_ops import LayerOps, Pieces, signed
 from magistral_ui.engines.local.kv_cache import KVCache
 from magistral_ui.engines.weights.devices import device_of
-from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
+from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 
 
 class Decoder:
@@ -41,6 +42,7 @@ class Decoder:
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
+        self._least = max(map(least_rows, self.layers)) if self.device.type == "cpu" else 0
         devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
         self._plain = PlainStages(self.layers, self.norm, self.head, devices)
         self._stages = self._choice(graphs)
@@ -75,12 +77,12 @@ class Decoder:
     def __call__(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
 
-        On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company.
+        On a processor there are never fewer rows than its products need, so that a row's results are the same in any company.
         """
         device = self.device
         tokens = [token for part in parts for token in part.tokens]
         decoding = len(tokens) == len(parts)
-        least = MIN_ROWS if device.type == "cpu" else 0
+        least = self._least
         spare = [0] * (least - len(tokens))
         hidden = self.embed(torch.tensor(tokens + spare, device=device))
         first = 0
@@ -103,7 +105,6 @@ class Decoder:
             attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
         assert attended is not None
         last = [segment.first + segment.count - 1 for segment in segments]
-        last += [0] * (least - len(last))
         logits = stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
         return logits[: len(parts)]
 
@@ -136,8 +137,8 @@ class Decoder:
         angles = self.rotary(hidden[None], position_ids=positions[None])
         cos, sin = (each[0].unsqueeze(1) for each in angles)
         if self._query_scale is None:
-            return cos, sin
-        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
+            return cos, signed(sin)
+        return cos, signed(sin), self._query_scale(positions).to(hidden.dtype)[:, None, None]
 
 
 def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -183,6 +184,7 @@ class PlainStages:
 
     def __init__(self, layers: list[Any], norm: Any, head: Any, devices: list[torch.device]) -> None:
         """`devices` are those of the layers, in order, then the one of norm and head."""
+        self._ops, self._pieces = [LayerOps(layer) for layer in layers], Pieces()
         self.layers, self._norm, self._head = layers, norm, head
         self.devices = devices
         self._hidden = torch.empty(0)
@@ -210,28 +212,15 @@ class PlainStages:
         return index > 0 and self.devices[index] != self.devices[index - 1]
 
     def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
-        """The first half of a layer, up to its attention.
-
-        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
-        """
-        layer = self.layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        shape = (len(hidden), -1, attention.head_dim)
-        cos, sin, *scale = tables
-        queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
-        if scale:
-            queries = queries * scale[0]
-        keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
-        return queries, keys, attention.v_proj(normed).view(shape)
+        """The first half of a layer, up to its attention; `tables` as `LayerOps.open` takes them."""
+        return self._ops[index].open(hidden, tables, self._pieces)
 
     def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The second half of a layer, after its attention."""
-        layer = self.layers[index]
-        hidden = hidden + layer.self_attn.o_proj(attended)
-        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return out
+        return self._ops[index].close(hidden, attended, self._pieces)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, vocabulary)."""
-        out: torch.Tensor = self._head(self._norm(hidden))
+        norm = self._norm
+        out: torch.Tensor = self._head(self._pieces.normalized(hidden, norm.weight, norm.variance_epsilon))
         return out

@@ -47,9 +47,8 @@ class RunningModel:
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
         self.decoder = Decoder(loaded.model)
-        before = held_bytes(loaded.model)
         warm_up(self.decoder)
-        laid_out = held_bytes(loaded.model) - before  # on a processor, the first forward unpacks the scales of nf4
+        laid_out = held_bytes(loaded.model) - loaded.weights  # on a processor, packing unpacks the scales of nf4
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
