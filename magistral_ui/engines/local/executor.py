@@ -42,14 +42,13 @@ class RowResult:
 class Executor:
     """One model and its cache. All methods are called from the thread that owns the model."""
 
-    def __init__(self, model: Decoder, cache: PrefixCache, image_token: int | None, bytes_per_token: int) -> None:
-        """`bytes_per_token` is what a token takes in the cache."""
+    def __init__(self, model: Decoder, cache: PrefixCache, image_token: int | None) -> None:
         self._model, self._cache, self._image_token = model, cache, image_token
-        self.bytes_per_token = bytes_per_token
 
     @property
-    def budget(self) -> int:
-        return self._cache.budget
+    def pages(self) -> int:
+        """All pages for keys and values."""
+        return self._model.pool.pages
 
     def take(self, sequence: Sequence) -> CacheEntry:
         """A cache entry that holds as much of the sequence's prefix as earlier turns have left."""
@@ -65,10 +64,6 @@ class Executor:
             self._cache.give_back(entry)
         except Exception as error:  # making room must never cost a reply
             log.error("an entry could not be given back", exc_info=error)
-
-    def shrink(self) -> None:
-        """Bring the cache back to its budget: running sequences grow, and idle entries make room."""
-        self._cache.shrink()
 
     def run(self, rows: list[Row]) -> list[RowResult]:
         failed, ready = [], []
@@ -108,6 +103,7 @@ class Executor:
 
     def _logits(self, rows: list[Row]) -> torch.Tensor:
         """One forward; if it breaks, all caches are as before."""
+        self._cache.make_room(sum(_entry(sequence).cache.missing_pages(count) for sequence, count in rows))
         with ExitStack() as undo:
             for sequence, _ in rows:
                 undo.callback(_entry(sequence).rollback)

@@ -110,8 +110,8 @@ class Sequence:
         return self.unread > 1
 
     @property
-    def held_bytes(self) -> int:
-        return self.entry.nbytes if self.entry else 0
+    def held_pages(self) -> int:
+        return self.entry.pages if self.entry else 0
 
     def tell_position(self, position: int) -> None:
         """Say which place in the queue it has, if it has moved forward.
