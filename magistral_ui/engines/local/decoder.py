@@ -18,7 +18,8 @@ from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_in
 from magistral_ui.engines.local.exact_attention import ExactAttention
 from magistral_ui.engines.local.fused_ops import LayerOps, Pieces, signed
 from magistral_ui.engines.local.kv_cache import KVCache, PagePool
-from magistral_ui.engines.local.paged_attention import PagedAttention
+from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
+from magistral_ui.engines.local.prompt_attention import PromptAttention
 from magistral_ui.engines.weights.devices import device_of
 from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 from magistral_ui.models.memory import pages_of
@@ -51,7 +52,7 @@ class Decoder:
         self._least = least_rows(decoder.layers) if self.device.type == "cpu" else 0
         self._image_features = getattr(model, "get_image_features", None)
         self._pool: PagePool | None = None
-        self._attention: ExactAttention | SegmentAttention
+        self._attention: ExactAttention | SegmentAttention | PromptAttention
         self._step: DecodeStep | None = None
         self._width = 0
 
@@ -91,6 +92,15 @@ class Decoder:
         """Let decode steps take all rows' attention in one call of their device's; returns the step."""
         self._step = DecodeStep(self.layers, self.pool, attentions)
         return self._step
+
+    def read_with(self, kernels: dict[torch.device, RaggedAttention]) -> None:
+        """Let all other forwards take all sequences' attention in one call of their device's, until another pool is opened."""
+        self._attention = PromptAttention(self.pool, self.layers.devices[:-1], kernels)
+
+    @property
+    def width(self) -> int:
+        """Pages of the longest sequence."""
+        return self._width
 
     def new_cache(self) -> KVCache:
         return self.pool.new_cache()

@@ -15,6 +15,7 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.attention_choice import use_kernels
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -53,6 +54,8 @@ class RunningModel:
         planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
         pool = self.decoder.open_pool(pages_held(planned, self.context_length), self.context_length)
+        if device.type == "cuda":
+            use_kernels(self.decoder)
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)
