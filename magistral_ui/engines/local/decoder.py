@@ -21,6 +21,7 @@ from magistral_ui.engines.local.kv_cache import KVCache, PagePool
 from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
 from magistral_ui.engines.local.prompt_attention import PromptAttention
 from magistral_ui.engines.weights.devices import device_of
+from magistral_ui.engines.weights.joined_weights import join_on_gpu
 from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 from magistral_ui.models.memory import pages_of
 
@@ -32,8 +33,11 @@ DEFAULT_POOL_TOKENS = 65_536
 class Decoder:
     """The decoder of a Mistral checkpoint, run on the submodules of transformers' model where they are."""
 
-    def __init__(self, model: Any) -> None:
-        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
+    def __init__(self, model: Any, *, join: bool = False) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
+
+        `join` lets layers that read the same rows become one on a GPU, too, as they do on a processor.
+        """
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
         self.config = decoder.config
@@ -45,6 +49,8 @@ class Decoder:
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
+        elif join:
+            join_on_gpu(list(decoder.layers))
         if self.device.type == "cuda":
             # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)

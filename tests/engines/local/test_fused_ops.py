@@ -1,10 +1,12 @@
 """What lies between a layer's products is what transformers computes there, and a row's results do not depend on the others."""
 
+import shutil
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
-from transformers import MistralConfig
+from transformers import MistralConfig, MistralForCausalLM
 from transformers.models.mistral.modeling_mistral import (
     MistralDecoderLayer,
     MistralRMSNorm,
@@ -12,12 +14,29 @@ from transformers.models.mistral.modeling_mistral import (
     apply_rotary_pos_emb,
 )
 
-from magistral_ui.engines.local.fused_ops import LayerOps, Pieces, gated, normalized, rotated, signed
+from magistral_ui.engines.local import compiled_ops
+from magistral_ui.engines.local.compiled_ops import CompiledPiece, compile_pieces
+from magistral_ui.engines.local.decoder import ModelLayers
+from magistral_ui.engines.local.fused_ops import (
+    LayerOps,
+    Pieces,
+    added_and_normalized,
+    gated,
+    normalized,
+    rotated,
+    signed,
+)
 from magistral_ui.engines.weights.packing import can_pack, pack_linears
 
 PRECISIONS = [torch.float32, torch.bfloat16]
 CONFIG = MistralConfig(
-    hidden_size=192, intermediate_size=512, num_attention_heads=6, num_key_value_heads=2, head_dim=32, vocab_size=8
+    hidden_size=192,
+    intermediate_size=512,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=32,
+    vocab_size=8,
+    num_hidden_layers=1,
 )
 
 
@@ -97,3 +116,53 @@ def test_a_row_is_the_same_in_any_company(dtype: torch.dtype) -> None:
                 torch.equal(part, whole[1 : 1 + count])
                 for part, whole in zip(through(slice(1, 1 + count)), together, strict=True)
             )
+
+
+@pytest.fixture
+def layers() -> ModelLayers:
+    torch.manual_seed(2)
+    model = MistralForCausalLM(CONFIG).eval().requires_grad_(False)
+    return ModelLayers(model.model, model.lm_head)
+
+
+def test_pieces_are_compiled_once_for_any_number_of_rows(layers: ModelLayers) -> None:
+    """Traced as for inductor, but run as they are: that nothing is compiled once visitors are there."""
+    plain = layers.pieces
+    assert compile_pieces(layers, 192, torch.float32, allowed=lambda _: True, backend="eager")
+    compiled, said = layers.pieces, []
+    with torch.inference_mode(), torch._dynamo.config.patch(error_on_recompile=True):
+        for pieces in (plain, compiled):
+            layers.pieces = pieces
+            torch.manual_seed(5)
+            for rows in (1, 3, 16, 40):
+                hidden = torch.randn(rows, 192)
+                opened = layers.open(0, hidden, layers.tables(hidden, torch.arange(rows)))
+                said += [*opened, layers.close(0, hidden, torch.randn(rows, 192))]
+    assert all(torch.equal(*pair) for pair in zip(said[: len(said) // 2], said[len(said) // 2 :], strict=True))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by modules that inductor imports
+def test_a_compiled_piece_says_the_same() -> None:
+    """By inductor's C++; on a GPU it is Triton."""
+    piece = CompiledPiece(added_and_normalized)
+    with torch.inference_mode():
+        piece.try_on(torch.randn(2, 64), torch.randn(2, 64), torch.ones(64), 1e-5)
+        piece.use_on(torch.device("cpu"))
+        given = torch.randn(7, 64), torch.randn(7, 64), torch.rand(64), 1e-5
+        for ours, theirs in zip(piece(*given), added_and_normalized(*given), strict=True):
+            assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("fault", ["a processor", "no compiler", "differs"])
+def test_what_cannot_be_compiled_stays_plain(layers: ModelLayers, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    plain = layers.pieces
+    if fault == "a processor":
+        assert not compile_pieces(layers, 192, torch.float32)
+    elif fault == "no compiler":
+        monkeypatch.setattr(compiled_ops.CompiledPiece, "try_on", Mock(side_effect=RuntimeError("no g++")))
+        assert not compile_pieces(layers, 192, torch.float32, allowed=lambda _: True)
+    else:
+        monkeypatch.setattr(compiled_ops, "TOLERANCE", {torch.float32: -1.0})
+        assert not compile_pieces(layers, 192, torch.float32, allowed=lambda _: True, backend="eager")
+    assert layers.pieces is plain
