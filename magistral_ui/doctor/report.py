@@ -1,0 +1,74 @@
+"""Writes findings: rows for whoever runs the doctor, in their language, and a block in English to paste into an issue."""
+
+from collections.abc import Iterator, Mapping
+
+from magistral_ui import __version__
+from magistral_ui.doctor.checks import Finding
+from magistral_ui.doctor.privacy import without_names
+from magistral_ui.doctor.terminal import Terminal, columns
+from magistral_ui.errors import Message
+from magistral_ui.i18n.texts import strings, text_in
+
+FORMAT = 1
+"""Of the block; raised when what a line means changes."""
+HEAD, END = f"----- magistral-ui doctor {FORMAT} -----", "-----"
+MAX_VALUE = 400
+"""Characters of a value in the block."""
+OWN_WORDS = ("model", "folder", "host")
+"""Values of sentences that may hold what a person wrote: they are not in the block."""
+
+
+def sentence_of(message: Message, language: str) -> str:
+    """The sentence of one of the doctor's own keys, or of an error's; the key itself where there is none."""
+    known = strings(language)
+    key = next((key for key in (message.key, f"error_{message.key}") if key in known), None)
+    return text_in(language, key, **message.values) if key else message.key
+
+
+def rows(findings: Mapping[str, Finding], language: str, terminal: Terminal, names: int) -> Iterator[str]:
+    """One finding in one or more lines: sign, name in a column of `names`, then what was found."""
+    for name, finding in findings.items():
+        if finding.state == "skipped":
+            continue
+        said = [*([finding.value] if finding.value else []), *(_sentences(finding, language))]
+        indent = names + 4
+        lines = [line for each in said for line in terminal.wrapped(without_names(each), indent)] or [""]
+        yield f"{terminal.sign(finding.state)} {name}{' ' * (names + 2 - columns(name))}{lines[0]}".rstrip()
+        for line in lines[1:]:
+            yield " " * indent + line
+
+
+def _sentences(finding: Finding, language: str) -> Iterator[str]:
+    told = [sentence_of(message, language) for message in finding.messages]
+    if finding.state == "unchecked":
+        yield " ".join(told)
+    else:
+        yield from told
+
+
+def summary(findings: Mapping[str, Finding], language: str) -> str:
+    """In one sentence: how many things are to be mended."""
+    count = sum(finding.state == "fault" for finding in findings.values())
+    return text_in(language, "doctor_faults", count=count) if count else text_in(language, "doctor_all_well")
+
+
+def block(findings: Mapping[str, Finding]) -> str:
+    """The text for an issue: one line for each check, with stable names, and nothing that a person wrote."""
+    lines = [HEAD, f"app: {__version__}"]
+    for name, finding in findings.items():
+        parts: list[str] = [finding.state]
+        if finding.value:
+            parts.append(finding.value[:MAX_VALUE])
+        parts += [_told(message) for message in finding.messages]
+        lines.append(f"{name}: " + " | ".join(without_names(part).replace("\n", " ") for part in parts))
+    return "\n".join([*lines, END])
+
+
+def _told(message: Message) -> str:
+    values = ", ".join(f"{name}={value!s:.200}" for name, value in message.values.items() if name not in OWN_WORDS)
+    return f"{message.key} ({values})" if values else message.key
+
+
+def exit_code(findings: Mapping[str, Finding]) -> int:
+    """1 if something is to be mended."""
+    return int(any(finding.state == "fault" for finding in findings.values()))
