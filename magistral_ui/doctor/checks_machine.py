@@ -1,11 +1,13 @@
 """Checks of what is installed and of the machine: Python, libraries, processor, graphics cards, kernels."""
 
-from magistral_ui.doctor.checks import Check, Finding, fault, gibibytes, known_part, ok
+from magistral_ui.doctor.checks import Check, Finding, PartMissing, fault, gibibytes, known_part, ok
 from magistral_ui.doctor.facts import CardFacts, Facts, PackageFacts, SystemFacts, TorchFacts
 from magistral_ui.errors import Message
 
 MIN_PYTHON = (3, 10)
 TORCH_FAMILY = ("torch", "transformers", "accelerate", "bitsandbytes")
+MANY = 4
+"""So many missing libraries mean that they are installed for another Python, or not at all."""
 SHOWN = (*TORCH_FAMILY, "mistral-common", "gradio", "xllamacpp", "huggingface_hub", "kernels")
 """The libraries whose versions explain most failures."""
 
@@ -19,6 +21,8 @@ def python(facts: Facts) -> Finding:
 
 
 def processor(facts: Facts) -> Finding:
+    if "system" in facts.failures:  # what came before the failure is known
+        raise PartMissing("system")
     system = _system(facts)
     parts = [system.processor or system.architecture, f"{system.cores} × {system.architecture}"]
     parts += [f"{gibibytes(system.free)} / {gibibytes(system.memory)} GiB", *system.instructions]
@@ -26,28 +30,37 @@ def processor(facts: Facts) -> Finding:
 
 
 def environment(facts: Facts) -> Finding:
-    return Finding("fault", messages=facts.environment) if facts.environment else ok()
+    return Finding("fault", messages=facts.environment) if facts.environment else ok("–")
 
 
 def packages(facts: Facts) -> Finding:
     found = {each.name: each for each in facts.packages or ()}
     gguf_only = not any(found[name].version for name in TORCH_FAMILY if name in found)
+    absent = [each.name for each in found.values() if _is_missing(each, gguf_only)]
     told = [message for each in found.values() if (message := _of_package(each, gguf_only)) is not None]
+    if len(absent) >= MANY:
+        told = [message for message in told if message.key != "doctor_package_missing"]
+        values = {"names": ", ".join(absent), "command": f"pip install -r requirements{'-gguf' * gguf_only}.txt"}
+        told.insert(0, Message("doctor_packages_missing", values))
     shown = [f"{name} {found[name].version}" for name in SHOWN if name in found and found[name].version]
     return Finding("fault" if told else "ok", " · ".join(shown), tuple(told))
 
 
 def _of_package(package: PackageFacts, gguf_only: bool) -> Message | None:
     values = {"name": package.name, "command": package.command}
-    if not package.version:
-        is_needed = package.wanted and not (gguf_only and package.name in (*TORCH_FAMILY, "safetensors"))
-        return Message("doctor_package_missing", values) if is_needed else None
+    if _is_missing(package, gguf_only):
+        return Message("doctor_package_missing", values)
     if package.error:
         command = package.command.replace("install", "install --force-reinstall", 1)
         return Message("doctor_package_broken", values | {"reason": package.error, "command": command})
-    if not package.fits:
+    if package.version and not package.fits:
         return Message("doctor_package_version", values | {"found": package.version, "wanted": package.wanted})
     return None
+
+
+def _is_missing(package: PackageFacts, gguf_only: bool) -> bool:
+    is_needed = bool(package.wanted) and not (gguf_only and package.name in TORCH_FAMILY)
+    return is_needed and not package.version
 
 
 def torch(facts: Facts) -> Finding:

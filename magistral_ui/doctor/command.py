@@ -101,7 +101,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _precision(value: str) -> str:
-    return next(each for each in (value, value.upper()) if each in PRECISIONS_KNOWN)
+    """A precision; llama.cpp's names are taken in lower case, too. ValueError for any other."""
+    known = value if value in PRECISIONS_KNOWN else value.upper()
+    if known not in PRECISIONS_KNOWN:
+        raise ValueError
+    return known
 
 
 def _wanted(flags: argparse.Namespace, environment: MutableMapping[str, str]) -> Wanted:

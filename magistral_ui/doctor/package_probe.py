@@ -33,19 +33,35 @@ def package_facts(skipped: Collection[str] = ()) -> Iterator[dict[str, Any]]:
 
 
 def _listed() -> Iterator[dict[str, Any]]:
-    from packaging.requirements import Requirement
-
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:  # the first of many that are missing
+        yield from _listed_simply()
+        return
     for line in dict.fromkeys((*_lines(), *EXTRAS)):
         wanted = Requirement(line)
         if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        try:
-            found = version(wanted.name)
-        except PackageNotFoundError:
-            found = ""
+        found = _version(wanted.name)
         specifier = "" if wanted.name in EXTRAS else str(wanted.specifier)
         fits = not found or wanted.specifier.contains(found, prereleases=True)
         yield {"name": wanted.name, "version": found, "wanted": specifier, "fits": fits}
+
+
+def _listed_simply() -> Iterator[dict[str, Any]]:
+    """The same without knowing which versions a requirement allows; those for some systems only are left out."""
+    for line in _lines():
+        if ";" not in line and (name := re.match(r"[\w.-]+", line)) and name[0] not in EXTRAS:
+            wanted = re.sub(r"^\[[^]]*\]", "", line[name.end() :])
+            yield {"name": name[0], "version": _version(name[0]), "wanted": wanted}
+
+
+def _version(name: str) -> str:
+    """The installed version; empty if there is none."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _lines() -> list[str]:

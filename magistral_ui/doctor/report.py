@@ -26,16 +26,32 @@ def sentence_of(message: Message, language: str) -> str:
 
 
 def rows(findings: Mapping[str, Finding], language: str, terminal: Terminal, names: int) -> Iterator[str]:
-    """One finding in one or more lines: sign, name in a column of `names`, then what was found."""
-    for name, finding in findings.items():
-        if finding.state == "skipped":
-            continue
+    """A finding in one or more lines: sign, name in a column of `names`, then what was found; equal ones share them."""
+    for shared, finding in _grouped(findings):
+        name = ", ".join(shared)
         said = [*([finding.value] if finding.value else []), *(_sentences(finding, language))]
         indent = names + 4
         lines = [line for each in said for line in terminal.wrapped(without_names(each), indent)] or [""]
-        yield f"{terminal.sign(finding.state)} {name}{' ' * (names + 2 - columns(name))}{lines[0]}".rstrip()
-        for line in lines[1:]:
+        if len(shared) == 1:
+            head = f"{name}{' ' * (names + 2 - columns(name))}{lines.pop(0)}"
+            yield f"{terminal.sign(finding.state)} {head}".rstrip()
+        else:
+            first, *more = terminal.wrapped(name, 2)
+            yield f"{terminal.sign(finding.state)} {first}"
+            yield from (f"  {line}" for line in more)
+        for line in lines:
             yield " " * indent + line
+
+
+def _grouped(findings: Mapping[str, Finding]) -> Iterator[tuple[list[str], Finding]]:
+    """Findings in order, with the names of all that are the same but for a value of their own."""
+    groups: dict[object, tuple[list[str], Finding]] = {}
+    for name, finding in findings.items():
+        told = tuple((message.key, tuple(message.values.items())) for message in finding.messages)
+        is_shared = bool(told) and not finding.value and finding.state in ("ok", "unchecked")
+        if finding.state != "skipped":
+            groups.setdefault((finding.state, told) if is_shared else name, ([], finding))[0].append(name)
+    yield from groups.values()
 
 
 def _sentences(finding: Finding, language: str) -> Iterator[str]:

@@ -38,7 +38,7 @@ Ask = Callable[..., Probed]
 def survey(wanted: Wanted, environment: MutableMapping[str, str] = os.environ, ask: Ask = probe) -> Facts:
     facts = Facts(wanted, _environment(environment))
     found = ask("magistral_ui.doctor.system_probe:system_facts", SYSTEM_SECONDS)
-    facts = _with(facts, "system", SystemFacts, found)
+    facts = replace(_with(facts, "system", SystemFacts, found), system=read(SystemFacts, found.found))
     found = ask("magistral_ui.engines.weights.storage_probe:storage_facts", STORAGE_SECONDS, data_dir=wanted.data_dir)
     facts = _with(facts, "storage", StorageFacts, found)
     facts = _with(facts, "hub", HubFacts, ask("magistral_ui.engines.weights.hub_probe:hub_facts", HUB_SECONDS))
