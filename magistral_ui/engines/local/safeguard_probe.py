@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from transformers import Ministral3Config, Ministral3ForCausalLM, MistralConfig, MistralForCausalLM, core_model_loading
+from transformers import Ministral3Config, Ministral3ForCausalLM, MistralConfig, MistralForCausalLM
 
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.engine_probe import Warnings, difference
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS, failure_of, first_error_raised
+from magistral_ui.engines.weights.quantization import can_quantize, quantization
 from magistral_ui.errors import NotAMistralModel
 from magistral_ui.models.folder import DEMO_FOLDER, decoder_of
 
@@ -45,25 +46,31 @@ def safeguard_facts() -> Iterator[dict[str, Any]]:
 
 
 def out_of_memory_is_named() -> bool:
-    """Whether running out of memory while transformers reads weights still gets its own error, as `loader.py` sees to.
+    """Whether running out of memory while weights are quantized still gets its own error, as `loader.py` sees to.
 
     transformers would collect such errors and raise one that says nothing of memory.
     """
+    if not can_quantize():
+        return True
+    from bitsandbytes import functional
+
     config = MistralConfig(**SIZES)
     state = MistralForCausalLM(config).state_dict()
-    usual, refused = core_model_loading.set_param_for_module, torch.OutOfMemoryError("CUDA out of memory")
+    usual, refused = functional.quantize_4bit, torch.OutOfMemoryError("CUDA out of memory")
 
     def full(*_: Any, **__: Any) -> None:
         raise refused
 
-    core_model_loading.set_param_for_module = full
+    functional.quantize_4bit = full
     try:
         with first_error_raised():
-            MistralForCausalLM.from_pretrained(None, config=config, state_dict=state)
+            MistralForCausalLM.from_pretrained(
+                None, config=config, state_dict=state, quantization_config=quantization("nf4", "cpu")
+            )
     except LIBRARY_ERRORS as error:
         return failure_of(error, DEMO_FOLDER, "", "").message.key == "out_of_memory_loading"
     finally:
-        core_model_loading.set_param_for_module = usual
+        functional.quantize_4bit = usual
     return False
 
 
