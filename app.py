@@ -191,6 +191,8 @@ def serve(settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     gc.disable()  # searching what the libraries create for garbage takes a quarter of the startup time, and frees nothing
     check_address(settings)
+    here = settings.engine == "local" and not is_lent_a_gpu(os.environ)
+    opened = open_engine(settings) if here else None  # what it lacks is said at once, too
     import_gradio()
     # Imported late, so that --help and wrong flags are answered at once.
     from magistral_ui.json_log import start_json_log
@@ -210,8 +212,8 @@ def serve(settings: Settings) -> None:
     passwords, made = passwords_of(settings.auth, exposure, settings.no_password)
     if exposure.shared and identity is None:
         check_admins(settings.admin, passwords)
-    engine = open_engine(settings)
-    if settings.engine == "local" and is_lent_a_gpu(os.environ):
+    engine = opened or open_engine(settings)
+    if settings.engine == "local" and not here:
         engine.start()  # the weights are placed when the page is launched
     over = threading.Event()
 

@@ -22,8 +22,9 @@ SMALL_IMAGE = 1_024
 """Longest side of images, in pixels, where larger ones cost too much context. Smaller ones free nothing: prompts need it."""
 MIN_CONTEXT_GAIN = 1.1
 """Factor by which smaller images must lengthen the context to be worth it."""
-MAX_GROWTH_TOKENS = 2_048
-"""A conversation's buffers grow ahead by a quarter, at most by this many tokens, and never beyond the longest context."""
+PAGE_TOKENS = 256
+"""Tokens in a page of keys and values, the unit in which a conversation takes memory: FlashAttention's paged kernels need
+multiples of 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +255,12 @@ def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPl
 
 def visitors_of(shape: ModelShape, tokens: int) -> int:
     """How many typical conversations fit into `tokens` of keys and values."""
-    return tokens // min(TYPICAL_CONTEXT + MAX_GROWTH_TOKENS, shape.context_length)
+    return tokens // min(TYPICAL_CONTEXT, shape.context_length)
+
+
+def pages_of(tokens: int) -> int:
+    """Pages that hold `tokens` of one conversation."""
+    return -(-tokens // PAGE_TOKENS)
 
 
 def best_plan(

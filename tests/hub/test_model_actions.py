@@ -37,8 +37,8 @@ from tests.hub.checkpoints import make_repository
 from tests.hub.server import Hub
 from tests.waiting import until
 
-"""Seconds for a tiny model's download or load on a machine that does many things at once."""
 SMALL, OTHER = MINISTRAL_3_3B, MINISTRAL_3_8B
+MAX_TOKENS = 60
 
 
 class Page:
@@ -57,10 +57,11 @@ class Page:
         self.loaded()
         self.act("turns/attach")
 
-    def act(self, action: str, message: object = None, **data: object) -> dict[str, Any]:
+    def act(self, action: str, message: object = None, settings: object = None, **data: object) -> dict[str, Any]:
         async def ask() -> httpx.Response:
             async with httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://page") as client:
-                body = {"place": self.place, "data": data} | ({"message": message} if message else {})
+                more = {"message": message, "settings": settings}
+                body = {"place": self.place, "data": data, **{name: value for name, value in more.items() if value}}
                 return await client.post(ACTIONS_PATH + action, content=json.dumps(body))
 
         answer = asyncio.run(ask())
@@ -96,10 +97,13 @@ class Page:
         return self.models()
 
     def say(self) -> None:
-        """A message is answered by the model that is there."""
-        assert "alert" not in self.act("composer/say", message={"text": "17 + 25 = ?", "files": []})
-        assert self.engine.running()
+        """A message is answered by the model that is there, in few words: random weights would fill the whole context."""
+        body = {"message": {"text": "17 + 25 = ?", "files": []}, "settings": {"params": {"max_tokens": MAX_TOKENS}}}
+        assert self.act("composer/say", **body)["turns"]["alert"] is None
         until(lambda: not self.engine.running())
+        reply = self.act("turns/ended")["turns"]["turns"][-1]
+        assert (reply["role"], reply["failure"]) == ("assistant", None)
+        assert reply["usage"]["completion_tokens"] > 0
 
     def close(self) -> None:
         self.models_actions.close()

@@ -1,52 +1,121 @@
-"""Attention of several sequences in one forward: each attends over its own cache, so nothing is padded or masked for others.
+"""Attention of a forward on a GPU: sequence by sequence, each over its own pages, where no kernel takes them all in one call.
 
-On a processor a row's results depend, to the last bit, only on what comes before it: not on how many rows are read with it, nor
-on whether it is prefilled or decoded. Kernels round by the shapes of their matrices, so they get shapes that only the row's
-position decides: keys in whole tiles, and queries of one tile at a time, never fewer than four.
+Decode steps have such kernels (`paged_attention.py`). What is here reads prompts, and decodes where there is no such kernel.
 """
 
 from dataclasses import dataclass, field
 
 import torch
 from torch.nn.attention.bias import causal_lower_right
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
-from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
+from magistral_ui.engines.local.kv_cache import KVCache, PagePool
 from magistral_ui.engines.weights.devices import MIN_FUSED_CAPABILITY
+from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from magistral_ui.models.shape import queries_at_once
-
-TILE = 64
-"""Keys in a tile, on a processor. With half as many, a row gives other results when more rows are read with it."""
-MIN_ROWS = 4
-"""Rows of the smallest product on a processor: with fewer, kernels round differently, and in float32 oneDNN is no faster."""
-
-
-@dataclass(slots=True)
-class Tile:
-    """The rows of one sequence in one tile: rows `first` to `first + count` of the forward, and the keys up to `end`."""
-
-    first: int
-    count: int
-    end: int
-    """A multiple of TILE: after the last row there may be keys that no row looks at."""
-    mask: torch.Tensor
-    """(count, end), True where a row may look."""
 
 
 @dataclass(slots=True)
 class Segment:
     """The new tokens of one sequence, in rows `first` to `first + count` of the forward."""
 
-    cache: KVCache
     first: int
     count: int
+    length: int
+    """Keys, the new ones among them."""
+    pages: dict[torch.device, torch.Tensor] | int
+    """The pages that hold them, on each device of the model, or the first one if they follow on each other."""
     mask: torch.Tensor | None = None
-    """(count, start + count), what a row may look at; None if a single row sees all, or nothing came before."""
+    """(count, length), what a row may look at; None if a single row sees all, or nothing came before."""
     causal: bool = False
     block: bool = False
     """Whether scores are computed here, a block of queries at a time, for want of a fused kernel that never holds them all."""
-    tiles: list[Tile] = field(default_factory=list)
-    """The segment in parts, on a processor."""
+
+
+@dataclass(slots=True)
+class SegmentLayout:
+    """What attention takes of one forward, the same for all layers of a device."""
+
+    slots: dict[torch.device, torch.Tensor]
+    """(rows,): where each row's key and value go in the pool, on each device of the model."""
+    segments: list[Segment] = field(default_factory=list)
+
+
+class SegmentAttention:
+    """Attention over a pool, a call for each sequence."""
+
+    def __init__(self, pool: PagePool, devices: list[torch.device]) -> None:
+        """`devices` are those of the layers, in order."""
+        self._pool, self._devices = pool, devices
+
+    def layout(self, parts: list[tuple[KVCache, int]], slots: torch.Tensor) -> SegmentLayout:
+        """For each part (a cache, in which room is reserved, and a number of new tokens) in the order of the rows."""
+        return SegmentLayout(self._everywhere(slots), self._segments(parts))
+
+    def attend(
+        self,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        layout: SegmentLayout,
+        layer: int,
+        scale: float,
+    ) -> torch.Tensor:
+        """Attention output of shape (rows, heads × head_dim); the new keys and values go into the pool.
+
+        `queries` is (rows, heads, head_dim); `keys` and `values` are (rows, kv_heads, head_dim).
+        """
+        pool = self._pool.layer(layer)
+        write(pool, keys, values, layout.slots[self._devices[layer]])
+        outputs = []
+        for segment in layout.segments:
+            q = queries[segment.first : segment.first + segment.count].transpose(0, 1).unsqueeze(0)
+            k, v = (_laid_out(each, segment) for each in pool)
+            if segment.block:
+                outputs.append(_in_blocks(q[0], k[0], v[0], scale))
+                continue
+            out = scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=segment.mask,
+                is_causal=segment.causal,
+                scale=scale,
+                enable_gqa=q.shape[1] != k.shape[1],
+            )
+            outputs.append(out[0].transpose(0, 1).reshape(segment.count, -1))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+    def _everywhere(self, tensor: torch.Tensor) -> dict[torch.device, torch.Tensor]:
+        """`tensor` on each device of the model."""
+        return {place: tensor.to(place, non_blocking=True) for place in dict.fromkeys(self._devices)}
+
+    def _segments(self, parts: list[tuple[KVCache, int]]) -> list[Segment]:
+        device = self._devices[0]
+        segments: list[Segment] = []
+        first, fused = 0, has_fused_attention(device)
+        for cache, count in parts:
+            start, end = cache.length, cache.length + count
+            pages = cache.pages[: pages_of(end)]
+            in_order = pages == list(range(pages[0], pages[0] + len(pages)))
+            segment = Segment(first, count, end, pages[0] if in_order else self._everywhere(torch.tensor(pages)))
+            segment.causal = count > 1 and start == 0
+            if not fused and (count > 1 or device.type == "cuda"):
+                segment.block = True
+            elif count > 1 and start > 0:
+                # With grouped heads, a plain mask takes SDPA's slowest path on CUDA, which computes all scores in float32.
+                segment.mask = causal_lower_right(count, end)
+            segments.append(segment)
+            first += count
+        return segments
+
+
+def write(
+    pool: tuple[torch.Tensor, torch.Tensor], keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
+) -> None:
+    """Put the rows' keys and values (rows, kv_heads, head_dim) where `slots` say, in a layer of the pool."""
+    for buffer, new in zip(pool, (keys, values), strict=True):
+        buffer.view(-1, *buffer.shape[2:]).index_copy_(0, slots, new)
 
 
 def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -56,25 +125,6 @@ def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
     return x * cos + turned * sin
 
 
-def segments_of(parts: list[tuple[KVCache, int]], device: torch.device) -> list[Segment]:
-    """A segment for each (cache, number of new tokens), in the order of the forward's rows."""
-    segments: list[Segment] = []
-    first, fused = 0, has_fused_attention(device)
-    for cache, count in parts:
-        start = cache.length
-        segment = Segment(cache, first, count, causal=count > 1 and start == 0)
-        if not fused and (count > 1 or device.type == "cuda"):
-            segment.block = True
-        elif device.type == "cpu":
-            segment.tiles = _tiles(first, start, start + count)
-        elif count > 1 and start > 0 and device.type == "cuda":
-            # With grouped heads, a plain mask takes SDPA's slowest path, which computes all scores in float32.
-            segment.mask = causal_lower_right(count, start + count)
-        segments.append(segment)
-        first += count
-    return segments
-
-
 def has_fused_attention(device: torch.device) -> bool:
     """Whether attention never holds all its scores there; if it does, memory plans count them."""
     if device.type == "cuda" and torch.cuda.is_available():
@@ -82,65 +132,14 @@ def has_fused_attention(device: torch.device) -> bool:
     return device.type != "mps"
 
 
-def _tiles(first: int, start: int, end: int) -> list[Tile]:
-    """The tokens `start` to `end`, in the forward's rows from `first` on, cut at the borders of tiles."""
-    tiles = []
-    while start < end:
-        border = (start // TILE + 1) * TILE
-        stop = min(end, border)
-        mask = torch.arange(border) <= torch.arange(start, stop)[:, None]
-        tiles.append(Tile(first, stop - start, border, mask))
-        first, start = first + stop - start, stop
-    return tiles
-
-
-def attend(
-    queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, segments: list[Segment], layer: int, scale: float
-) -> torch.Tensor:
-    """Attention output of shape (rows, heads × head_dim); the new keys and values go into the caches.
-
-    `queries` is (rows, heads, head_dim); `keys` and `values` are (rows, kv_heads, head_dim). Rows of no segment get zeros.
-    """
-    outputs = []
-    for segment in segments:
-        rows = slice(segment.first, segment.first + segment.count)
-        q, k, v = (x[rows].transpose(0, 1).unsqueeze(0) for x in (queries, keys, values))
-        held = segment.cache.layers[layer]
-        k, v = held.append(k, v)
-        if segment.tiles:
-            outputs += [_in_tile(queries, held, tile, scale) for tile in segment.tiles]
-            continue
-        if segment.block:
-            outputs.append(_in_blocks(q[0], k[0], v[0], scale))
-            continue
-        out = scaled_dot_product_attention(
-            q, k, v, attn_mask=segment.mask, is_causal=segment.causal, scale=scale, enable_gqa=q.shape[1] != k.shape[1]
-        )
-        outputs.append(out[0].transpose(0, 1).reshape(segment.count, -1))
-    spare = len(queries) - sum(map(len, outputs))
-    if spare:
-        outputs.append(outputs[0].new_zeros(spare, outputs[0].shape[1]))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-
-def _in_tile(queries: torch.Tensor, held: KVLayer, tile: Tile, scale: float) -> torch.Tensor:
-    """A tile's attention output, (count, heads × head_dim)."""
-    k, v = held.first(tile.end)
-    q = queries[tile.first : tile.first + tile.count].transpose(0, 1).unsqueeze(0)
-    heads, shared = q.shape[1], k.shape[1]
-    mask, count = tile.mask, tile.count
-    if count == 1:  # heads that share keys are treated as rows, so that each key is read once for all of them
-        q, count = q.reshape(1, shared, heads // shared, -1), heads // shared
-    spare = -count % MIN_ROWS
-    if spare:
-        q = pad(q, (0, 0, 0, spare))
-    if len(mask) == 1:
-        mask = mask.expand(count + spare, -1)
-    elif spare:
-        mask = torch.cat([mask, mask[:1].expand(spare, -1)])
-    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=q.shape[1] != shared)
-    out = out[0, :, :count]
-    return out.reshape(1, -1) if tile.count == 1 else out.transpose(0, 1).reshape(count, -1)
+def _laid_out(held: torch.Tensor, segment: Segment) -> torch.Tensor:
+    """Keys or values of a segment in order, (1, kv_heads, length, head_dim), of a layer's pages."""
+    if isinstance(segment.pages, dict):
+        rows = held.index_select(0, segment.pages[held.device]).view(-1, *held.shape[2:])[: segment.length]
+    else:
+        first = segment.pages * PAGE_TOKENS
+        rows = held.view(-1, *held.shape[2:])[first : first + segment.length]
+    return rows.transpose(0, 1).unsqueeze(0)
 
 
 def _in_blocks(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:

@@ -1,9 +1,19 @@
-"""What one decode step takes: tensors of fixed shapes, so that a whole step can be recorded as a CUDA graph; it runs nothing."""
+"""One decode step of all sequences over paged keys and values, on tensors of fixed shapes, as a CUDA graph needs it.
 
-from dataclasses import dataclass
-from typing import Protocol
+Every row is a query of its own, so nothing here depends on which sequence it belongs to, and attention is one call a layer.
+"""
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+
+from magistral_ui.engines.local.attention import write
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, KVCache, PagePool
+from magistral_ui.models.memory import PAGE_TOKENS
+
+if TYPE_CHECKING:
+    from magistral_ui.engines.local.paged_attention import PagedAttention
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +46,95 @@ class SegmentedStep(Protocol):
 
         `state` is what the segment before returned, on this segment's device; None for the first. `inputs` are on it too.
         """
+
+
+class Layers(Protocol):
+    """What a step computes beside attention; see `decoder.ModelLayers`."""
+
+    devices: list[torch.device]
+    """Of the layers, in order, then of the head."""
+
+    def scale(self, index: int) -> float: ...
+
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor: ...
+
+    def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
+
+    def open(self, index: int, hidden: torch.Tensor, tables: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]: ...
+
+    def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor: ...
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor: ...
+
+
+class DecodeStep:
+    """A SegmentedStep: the plain computation of a decode step, which a graph may record."""
+
+    def __init__(self, layers: Layers, pool: PagePool, attentions: "dict[torch.device, PagedAttention]") -> None:
+        """`attentions` are those of the devices of the layers."""
+        self._layers, self._pool, self.attentions = layers, pool, attentions
+        *each, head = layers.devices
+        self.devices: list[torch.device] = []
+        self._bounds: list[tuple[int, int]] = []
+        """The first layer of each segment, and the one after its last."""
+        for index, device in enumerate(each):
+            if not self.devices or device != self.devices[-1]:
+                self.devices.append(device)
+                self._bounds.append((index, index))
+            self._bounds[-1] = (self._bounds[-1][0], index + 1)
+        if head != self.devices[-1]:
+            self.devices.append(head)
+            self._bounds.append((len(each), len(each)))
+
+    def segment(self, index: int, state: torch.Tensor | None, inputs: StepInputs) -> torch.Tensor:
+        hidden = self._layers.embed(inputs.tokens) if state is None else state
+        first, end = self._bounds[index]
+        tables = self._layers.tables(hidden, inputs.positions) if end > first else ()
+        for layer in range(first, end):
+            queries, keys, values = self._layers.open(layer, hidden, tables)
+            pool = self._pool.layer(layer)
+            write(pool, keys, values, inputs.slots)
+            attended = self.attentions[self.devices[index]].attend(queries, *pool, inputs, self._layers.scale(layer))
+            hidden = self._layers.close(layer, hidden, attended)
+        return self._layers.logits(hidden) if index == len(self.devices) - 1 else hidden
+
+    def __call__(self, inputs: StepInputs) -> torch.Tensor:
+        """Logits (rows, vocabulary); `inputs` are on the first device."""
+        state = None
+        for index, device in enumerate(self.devices):
+            here = inputs_on(inputs, device)
+            state = self.segment(index, None if state is None else state.to(device, non_blocking=True), here)
+        assert state is not None
+        return state
+
+
+def inputs_on(inputs: StepInputs, device: torch.device) -> StepInputs:
+    """The inputs on `device`."""
+    return StepInputs(*(getattr(inputs, each.name).to(device, non_blocking=True) for each in fields(StepInputs)))
+
+
+def slots_of(cache: KVCache, count: int) -> list[int]:
+    """Where the next `count` tokens of a sequence go in the pool; room for them is reserved."""
+    return [
+        cache.pages[n // PAGE_TOKENS] * PAGE_TOKENS + n % PAGE_TOKENS for n in range(cache.length, cache.length + count)
+    ]
+
+
+def step_inputs(parts: list[tuple[KVCache, list[int]]], width: int, device: torch.device) -> StepInputs:
+    """The inputs of a step over each sequence's next tokens; `width` pages a row hold the longest sequence."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    tables: list[list[int]] = []
+    for cache, new in parts:
+        tokens += new
+        positions += range(cache.length, cache.length + len(new))
+        slots += slots_of(cache, len(new))
+        tables += [cache.pages + [SCRATCH_PAGE] * (width - len(cache.pages))] * len(new)
+    return StepInputs(
+        torch.tensor(tokens, device=device),
+        torch.tensor(positions, device=device),
+        torch.tensor(slots, device=device),
+        torch.tensor(tables, dtype=torch.int32, device=device),
+        torch.tensor([position + 1 for position in positions], dtype=torch.int32, device=device),
+    )

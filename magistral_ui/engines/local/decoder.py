@@ -1,66 +1,107 @@
 """One forward of the language model over the new tokens of several sequences at once; it does not choose or sample them.
 
-The rows of all sequences are concatenated: linear layers see one matrix, and attention runs sequence by sequence, each on its
-own cache. So prefilling and decoding sequences share a step, and nothing is padded. Layers may be spread over several devices:
-tokens go in on the first, and logits come out on the last.
+The rows of all sequences are concatenated: linear layers see one matrix, and nothing is padded. So prefilling and decoding
+sequences share a forward. Keys and values are in pages (`kv_cache.py`), which each device's attention reads in its own way:
+`exact_attention.py` on a processor, `paged_attention.py` for decode steps on a GPU, `attention.py` for the rest. Layers may be
+spread over several devices: tokens go in on the first, and logits come out on the last.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import MIN_ROWS, attend, rotated, segments_of
-from magistral_ui.engines.local.cuda_graphs import StageChoice, Tensors, move, record_on_cuda, recorded_rows
-from magistral_ui.engines.local.kv_cache import KVCache
+from magistral_ui.engines.local.attention import SegmentAttention, rotated
+from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_inputs
+from magistral_ui.engines.local.exact_attention import MIN_ROWS, ExactAttention
+from magistral_ui.engines.local.kv_cache import KVCache, PagePool
+from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
+from magistral_ui.engines.local.prompt_attention import PromptAttention
 from magistral_ui.engines.weights.devices import device_of
 from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
+from magistral_ui.models.memory import pages_of
+
+Tensors = tuple[torch.Tensor, ...]
+DEFAULT_POOL_TOKENS = 65_536
+"""Tokens in a pool that nobody asked for by size."""
 
 
 class Decoder:
     """The decoder of a Mistral checkpoint, run on the submodules of transformers' model where they are."""
 
-    def __init__(self, model: Any, *, graphs: bool = True) -> None:
-        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
-
-        `graphs` allows decode steps to be recorded as CUDA graphs, if there is CUDA and the graphs are right.
-        """
+    def __init__(self, model: Any) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
         self.config = decoder.config
-        self.embed: nn.Embedding = decoder.embed_tokens
-        self.layers = list(decoder.layers)
-        self.norm = decoder.norm
-        self.rotary = decoder.rotary_emb
-        self.head: Any = model.lm_head
         self.copied_bytes = 0
         """Bytes of the packed copy of a head that is also the embedding."""
+        self._embed: nn.Embedding = decoder.embed_tokens
+        self._head: Any = model.lm_head
         if self.device.type == "cpu" and can_pack(self.dtype):
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
-        devices = [*(device_of(layer.input_layernorm) for layer in self.layers), device_of(self.norm)]
-        self._plain = PlainStages(self.layers, self.norm, self.head, devices)
-        self._stages = self._choice(graphs)
-        self._query_scale = query_scale(self.config)
+        if self.device.type == "cuda":
+            # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
+            torch.backends.cuda.enable_cudnn_sdp(False)
+        self.layers = ModelLayers(decoder, self._head)
         self._image_features = getattr(model, "get_image_features", None)
-        self.longest: int | None = None
-        """Tokens of the longest sequence that will be run, if known: caches do not grow beyond it."""
+        self._pool: PagePool | None = None
+        self._attention: ExactAttention | SegmentAttention | PromptAttention
+        self._step: DecodeStep | None = None
+        self._width = 0
 
     @property
     def device(self) -> torch.device:
         """Where tokens go in: the device of the first layer."""
-        return self.embed.weight.device
+        return self._embed.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of activations, and so of keys and values."""
-        return self.embed.weight.dtype
+        return self._embed.weight.dtype
+
+    @property
+    def pool(self) -> PagePool:
+        """Where keys and values are; a small one, if none has been opened."""
+        if self._pool is None:
+            self.open_pool(pages_of(DEFAULT_POOL_TOKENS))
+        assert self._pool is not None
+        return self._pool
+
+    def open_pool(self, pages: int, longest: int | None = None) -> PagePool:
+        """Make room for that many pages of keys and values; what older caches hold is no longer of use.
+
+        `longest` is the number of tokens of the longest sequence (default: all that fit).
+        """
+        self.layers.locate()
+        places = self.layers.devices[:-1]
+        config = self.config
+        self._pool = PagePool(places, config.num_key_value_heads, self.layers.head_dim, self.dtype, pages)
+        self._width = pages if longest is None else pages_of(longest)
+        exact = self.device.type == "cpu"
+        self._attention = ExactAttention(self._pool, self.dtype) if exact else SegmentAttention(self._pool, places)
+        return self._pool
+
+    def decode_with(self, attentions: dict[torch.device, PagedAttention]) -> DecodeStep:
+        """Let decode steps take all rows' attention in one call of their device's; returns the step."""
+        self._step = DecodeStep(self.layers, self.pool, attentions)
+        return self._step
+
+    def read_with(self, kernels: dict[torch.device, RaggedAttention]) -> None:
+        """Let all other forwards take all sequences' attention in one call of their device's, until another pool is opened."""
+        self._attention = PromptAttention(self.pool, self.layers.devices[:-1], kernels)
+
+    @property
+    def width(self) -> int:
+        """Pages of the longest sequence."""
+        return self._width
 
     def new_cache(self) -> KVCache:
-        return KVCache(len(self.layers), self.longest)
+        return self.pool.new_cache()
 
     def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """(image tokens, hidden) of one image; `pixels` is float32 (3, height, width), multiples of the merged patch."""
@@ -73,39 +114,56 @@ class Decoder:
 
     @torch.inference_mode()
     def __call__(self, parts: list["DecoderInput"]) -> torch.Tensor:
-        """Logits (len(parts), vocabulary) of each part's last row; all parts' tokens are in their caches afterwards.
+        """Logits (rows, vocabulary) of each part's last `wanted` rows; all parts' tokens are in their caches afterwards.
 
-        On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company.
+        If it fails, the caches have the length that they had. Raises OutOfPages, a MemoryError, if the pool is too small.
         """
-        device = self.device
+        for part in parts:
+            part.cache.reserve(len(part.tokens))
+        decodes = self._step is not None and all(part.decodes for part in parts)
+        logits = self._decode(parts) if decodes else self._forward(parts)
+        for part in parts:
+            part.cache.length += len(part.tokens)
+        return logits
+
+    def _decode(self, parts: list["DecoderInput"]) -> torch.Tensor:
+        """A decode step: each row, be it a token or one of its drafts, is a query of its own."""
+        assert self._step is not None
+        lengths = [part.cache.length + n for part in parts for n in range(1, len(part.tokens) + 1)]
+        tables = [part.cache.pages for part in parts for _ in part.tokens]
+        for attention in self._step.attentions.values():
+            attention.prepare(lengths, tables)
+        return self._step(step_inputs([(part.cache, part.tokens) for part in parts], self._width, self.device))
+
+    def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
+        """On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company."""
+        device, layers = self.device, self.layers
         tokens = [token for part in parts for token in part.tokens]
-        decoding = len(tokens) == len(parts)
-        least = MIN_ROWS if device.type == "cpu" else 0
+        least = MIN_ROWS if isinstance(self._attention, ExactAttention) else 0
         spare = [0] * (least - len(tokens))
-        hidden = self.embed(torch.tensor(tokens + spare, device=device))
-        first = 0
+        hidden = layers.embed(torch.tensor(tokens + spare, device=device))
+        positions: list[int] = []
+        slots: list[int] = []
+        last: list[int] = []
         for part in parts:
             for rows, features in part.features:
-                hidden[rows + first] = features.to(hidden)
-            first += len(part.tokens)
-        positions = torch.tensor(
-            [*(n for p in parts for n in range(p.cache.length, p.cache.length + len(p.tokens))), *spare], device=device
+                hidden[rows + len(positions)] = features.to(hidden)
+            positions += range(part.cache.length, part.cache.length + len(part.tokens))
+            slots += slots_of(part.cache, len(part.tokens))
+            last += range(len(positions) - part.wanted, len(positions))
+        tables = layers.tables(hidden, torch.tensor(positions + spare, device=device))
+        layout: Any = self._attention.layout(
+            [(part.cache, len(part.tokens)) for part in parts], torch.tensor(slots + spare, device=device)
         )
-        segments = segments_of([(part.cache, len(part.tokens)) for part in parts], device)
-        tables = self._tables(hidden, positions)
-        stages: Stages = self._plain
-        if decoding and self._stages.record is not None:
-            stages = self._stages.choose(hidden, tables)
-        stages.begin(hidden, tables)
-        attended = None
-        for index, layer in enumerate(self.layers):
-            queries, keys, values = stages.advance(index, attended)
-            attended = attend(queries, keys, values, segments, index, layer.self_attn.scaling)
-        assert attended is not None
-        last = [segment.first + segment.count - 1 for segment in segments]
-        last += [0] * (least - len(last))
-        logits = stages.finish(attended, None if decoding else torch.tensor(last, device=attended.device))
-        return logits[: len(parts)]
+        for index in range(len(layers)):
+            if index and layers.devices[index] != layers.devices[index - 1]:
+                hidden, *tables = (move(each, layers.devices[index]) for each in (hidden, *tables))  # type: ignore[assignment]
+            queries, keys, values = layers.open(index, hidden, tuple(tables))
+            attended = self._attention.attend(queries, keys, values, layout, index, layers.scale(index))
+            hidden = layers.close(index, hidden, attended)
+        if len(last) < len(hidden):
+            hidden = hidden[torch.tensor(last + [0] * (least - len(last)), device=hidden.device)]
+        return layers.logits(move(hidden, layers.devices[-1]))[: len(last)]
 
     def _pack_head(self, model: Any) -> None:
         """Pack the head. If it is also the embedding, which has to stay as it is, that makes a copy.
@@ -116,28 +174,36 @@ class Decoder:
         packed = packed_like(model.lm_head)
         if packed is None:
             return
-        weight, self.head = model.lm_head.weight, packed
-        if weight.data_ptr() == self.embed.weight.data_ptr():
+        weight, self._head = model.lm_head.weight, packed
+        if weight.data_ptr() == self._embed.weight.data_ptr():
             self.copied_bytes = weight.nbytes
         else:
             model.lm_head = packed  # so that the original is not kept
 
-    def _choice(self, graphs: bool) -> StageChoice:
-        if self.device.type == "cuda":
-            # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
-            torch.backends.cuda.enable_cudnn_sdp(False)
-        if self.device.type != "cuda" or not graphs:
-            return StageChoice(self._plain, None)
-        rows = min(recorded_rows(self.layers[0], device) for device in set(self._plain.devices))
-        return StageChoice(self._plain, record_on_cuda if rows else None, rows)
 
-    def _tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the stages take of the rows' positions: cos, sin, and the scale of queries if the model has one."""
-        angles = self.rotary(hidden[None], position_ids=positions[None])
-        cos, sin = (each[0].unsqueeze(1) for each in angles)
-        if self._query_scale is None:
-            return cos, sin
-        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
+@dataclass(slots=True)
+class DecoderInput:
+    """The new tokens of one sequence in a forward.
+
+    `features` are pairs of row numbers (n,), counted from the part's first, and the image features (n, hidden) that stand there
+    in place of token embeddings.
+    """
+
+    cache: KVCache
+    tokens: list[int]
+    features: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    wanted: int = 1
+    """Of how many last rows the logits are asked."""
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it is part of a decode step: one token, or one with its drafts."""
+        return self.wanted == len(self.tokens) and not self.features
+
+
+def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on `device`, or itself if it is there."""
+    return tensor.to(device, non_blocking=True)
 
 
 def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -152,69 +218,54 @@ def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
 
 
-@dataclass(slots=True)
-class DecoderInput:
-    """The new tokens of one sequence in a forward.
+class ModelLayers:
+    """What a forward computes beside attention, by calls of the model's own modules."""
 
-    `features` are pairs of row numbers (n,), counted from the part's first, and the image features (n, hidden) that stand there
-    in place of token embeddings.
-    """
+    def __init__(self, decoder: Any, head: Any) -> None:
+        self._layers = list(decoder.layers)
+        self._norm, self._head = decoder.norm, head
+        self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
+        self._query_scale = query_scale(decoder.config)
+        self.devices: list[torch.device] = []
+        """Of the layers, in order, then of norm and head."""
+        self.locate()
 
-    cache: KVCache
-    tokens: list[int]
-    features: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    def __len__(self) -> int:
+        return len(self._layers)
 
+    def locate(self) -> None:
+        """Find out where the layers are; they may have been moved, as to the GPU that a ZeroGPU Space is lent."""
+        self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
 
-class Stages(Protocol):
-    """One forward, from attention to attention."""
+    @property
+    def head_dim(self) -> int:
+        width: int = self._layers[0].self_attn.head_dim
+        return width
 
-    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        """Start with embeddings (rows, hidden) and the position tables that `open` takes."""
+    def scale(self, index: int) -> float:
+        """What the products of queries and keys are multiplied by."""
+        scaling: float = self._layers[index].self_attn.scaling
+        return scaling
 
-    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
-        """Queries, keys and values of layer `index`, from what layer `index - 1` attended to (None at the first)."""
+    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(rows,) → (rows, hidden)."""
+        hidden: torch.Tensor = self._embed(tokens)
+        return hidden
 
-    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        """Logits of the rows `last` (None: of all)."""
-
-
-class PlainStages:
-    """The stages as calls of the model's own modules."""
-
-    def __init__(self, layers: list[Any], norm: Any, head: Any, devices: list[torch.device]) -> None:
-        """`devices` are those of the layers, in order, then the one of norm and head."""
-        self.layers, self._norm, self._head = layers, norm, head
-        self.devices = devices
-        self._hidden = torch.empty(0)
-        self._tables: Tensors = ()
-
-    def begin(self, hidden: torch.Tensor, tables: Tensors) -> None:
-        self._hidden, self._tables = hidden, tables
-
-    def advance(self, index: int, attended: torch.Tensor | None) -> Tensors:
-        if attended is not None:
-            self._hidden = self.close(index - 1, self._hidden, attended)
-        if self.borders(index):
-            here = self.devices[index]
-            self._hidden = move(self._hidden, here)
-            self._tables = tuple(move(each, here) for each in self._tables)
-        return self.open(index, self._hidden, self._tables)
-
-    def finish(self, attended: torch.Tensor, last: torch.Tensor | None) -> torch.Tensor:
-        hidden = self.close(len(self.layers) - 1, self._hidden, attended)
-        hidden = hidden if last is None else hidden[last]
-        return self.logits(move(hidden, self.devices[-1]) if self.borders(len(self.layers)) else hidden)
-
-    def borders(self, index: int) -> bool:
-        """Whether layer `index` (or the head, after the last) is on another device than the layer before it."""
-        return index > 0 and self.devices[index] != self.devices[index - 1]
+    def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> Tensors:
+        """What `open` takes of the rows' positions: cos, sin, and the scale of queries if the model has one."""
+        angles = self._rotary(hidden[None], position_ids=positions[None])
+        cos, sin = (each[0].unsqueeze(1) for each in angles)
+        if self._query_scale is None:
+            return cos, sin
+        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
 
     def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
         """The first half of a layer, up to its attention.
 
         `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
         """
-        layer = self.layers[index]
+        layer = self._layers[index]
         attention, normed = layer.self_attn, layer.input_layernorm(hidden)
         shape = (len(hidden), -1, attention.head_dim)
         cos, sin, *scale = tables
@@ -226,7 +277,7 @@ class PlainStages:
 
     def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The second half of a layer, after its attention."""
-        layer = self.layers[index]
+        layer = self._layers[index]
         hidden = hidden + layer.self_attn.o_proj(attended)
         out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         return out

@@ -7,7 +7,7 @@ results of the others: if a forward of several sequences breaks, each is run alo
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -15,7 +15,8 @@ import torch
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.image_input import ImageInput
 from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache
-from magistral_ui.engines.local.sampler import sample
+from magistral_ui.engines.local.sampler import sample_batch
+from magistral_ui.engines.local.sampling_state import Draw
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
@@ -42,14 +43,13 @@ class RowResult:
 class Executor:
     """One model and its cache. All methods are called from the thread that owns the model."""
 
-    def __init__(self, model: Decoder, cache: PrefixCache, image_token: int | None, bytes_per_token: int) -> None:
-        """`bytes_per_token` is what a token takes in the cache."""
+    def __init__(self, model: Decoder, cache: PrefixCache, image_token: int | None) -> None:
         self._model, self._cache, self._image_token = model, cache, image_token
-        self.bytes_per_token = bytes_per_token
 
     @property
-    def budget(self) -> int:
-        return self._cache.budget
+    def pages(self) -> int:
+        """All pages for keys and values."""
+        return self._model.pool.pages
 
     def take(self, sequence: Sequence) -> CacheEntry:
         """A cache entry that holds as much of the sequence's prefix as earlier turns have left."""
@@ -65,10 +65,6 @@ class Executor:
             self._cache.give_back(entry)
         except Exception as error:  # making room must never cost a reply
             log.error("an entry could not be given back", exc_info=error)
-
-    def shrink(self) -> None:
-        """Bring the cache back to its budget: running sequences grow, and idle entries make room."""
-        self._cache.shrink()
 
     def run(self, rows: list[Row]) -> list[RowResult]:
         failed, ready = [], []
@@ -104,10 +100,11 @@ class Executor:
             logits = None  # outside the handler, whose traceback keeps tensors of the broken forward alive
         if logits is None:
             return [result for row in rows for result in self._forward([row])]
-        return [self._advance(sequence, count, row) for (sequence, count), row in zip(rows, logits, strict=True)]
+        return self._draw(logits, [self._advance(*row) for row in rows])
 
     def _logits(self, rows: list[Row]) -> torch.Tensor:
         """One forward; if it breaks, all caches are as before."""
+        self._cache.make_room(sum(_entry(sequence).cache.missing_pages(count) for sequence, count in rows))
         with ExitStack() as undo:
             for sequence, _ in rows:
                 undo.callback(_entry(sequence).rollback)
@@ -123,23 +120,36 @@ class Executor:
             part.features.append((torch.tensor(rows, device=features.device), features))
         return part
 
-    def _advance(self, sequence: Sequence, count: int, logits: torch.Tensor) -> RowResult:
-        """Count the tokens as read and choose the next one; whatever fails here is the fault of this sequence alone."""
+    def _advance(self, sequence: Sequence, count: int) -> tuple[RowResult, Draw | None]:
+        """Count the tokens as read; the token that control forces comes next, or the one of the draw, if there is to be one.
+
+        Whatever fails here is the fault of this sequence alone.
+        """
         try:
             entry = _entry(sequence)
             before, common = len(entry.keys), sequence.prompt.common
             entry.keys += sequence.keys[before : before + count]
             if before < common <= before + count:
                 self._cache.share(entry, common)
-            return RowResult(sequence, count, () if sequence.unread else (self._choose(sequence, logits),))
+            if sequence.unread:
+                return RowResult(sequence, count), None
+            forced = sequence.forced_token()
+            if forced is not None:
+                return RowResult(sequence, count, (forced,)), None
+            return RowResult(sequence, count), sequence.sampling.draw(sequence.banned_tokens())
         except Exception as error:
-            return RowResult(sequence, count, error=error)
+            return RowResult(sequence, count, error=error), None
 
-    @staticmethod
-    def _choose(sequence: Sequence, logits: torch.Tensor) -> int:
-        """The token that control forces, or else one drawn from the logits."""
-        forced = sequence.forced_token()
-        return sample(logits, sequence.sampling, sequence.banned_tokens()) if forced is None else forced
+    def _draw(self, logits: torch.Tensor, advanced: list[tuple[RowResult, Draw | None]]) -> list[RowResult]:
+        """The results, each with the token of its draw from its row of the logits: all draws of a step at once."""
+        results = [result for result, _ in advanced]
+        draws = {n: draw for n, (_, draw) in enumerate(advanced) if draw is not None}
+        for n, drawn in zip(draws, _drawn(logits, list(draws), list(draws.values())), strict=True):
+            if isinstance(drawn, int):
+                results[n] = replace(results[n], tokens=(drawn,))
+            else:
+                results[n] = replace(results[n], error=drawn)
+        return results
 
     def _retry_after_oom(self, action: Callable[[], T]) -> T:
         """The result of `action`; if the device has no room for it, idle cache entries go, and it is tried once more."""
@@ -152,6 +162,16 @@ class Executor:
         self._cache.shrink(0)
         empty_device_cache()
         return action()
+
+
+def _drawn(logits: torch.Tensor, rows: list[int], draws: list[Draw]) -> list[int | Exception]:
+    """The token of each draw, from its row of the logits, or why there is none; if all together break, each is drawn alone."""
+    try:
+        return [*sample_batch(logits, draws, rows)]
+    except Exception as error:
+        if len(draws) == 1:
+            return [error]
+    return [one for row, draw in zip(rows, draws, strict=True) for one in _drawn(logits, [row], [draw])]
 
 
 def _entry(sequence: Sequence) -> CacheEntry:

@@ -1,125 +1,239 @@
-"""The KV cache of one sequence, in buffers that grow in steps: written in place, cropped at no cost, counted in exact bytes.
+"""Keys and values in pages: a pool of pages on the devices of the layers, and the block table of one sequence (paged KV cache).
 
-Each layer's buffers are on the layer's device. Which tokens they hold is known in `prefix_cache.py` only.
+A sequence's pages may lie anywhere in the pool, and sequences that begin alike share theirs by count: a branch of a conversation
+copies nothing until it writes into a page that another one holds too. Which tokens a page holds, only `prefix_cache.py` knows.
 """
 
+import threading
+from collections.abc import Iterable, Sequence
+
 import torch
-from torch.nn.functional import pad
 
-from magistral_ui.models.memory import MAX_GROWTH_TOKENS
+from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
-MIN_GROWTH_TOKENS = 256
-"""Tokens by which a buffer grows at least; longer ones grow by a quarter, up to MAX_GROWTH_TOKENS. What is copied grows with the
-square of the length, but slowly: at 131,072 tokens Magistral has copied 5 MB per token, while one step reads 30 GB."""
+SCRATCH_PAGE = 0
+"""Where rows that only fill up a step put their keys and values; no sequence ever has it."""
+HostPages = list[torch.Tensor]
+"""Pages in host memory, one tensor for each device that they came from."""
 
 
-class KVLayer:
-    """One layer: keys and values of shape (1, heads, capacity, head_dim), of which the first `length` tokens count."""
+class OutOfPages(MemoryError):
+    """The pool has not as many free pages as were asked for."""
 
-    __slots__ = ("_buffers", "_home", "_max_length", "length")
 
-    def __init__(self, max_length: int | None = None) -> None:
-        """`max_length` is the greatest length of a sequence: buffers do not grow ahead beyond it."""
-        self.length = 0
-        self._max_length = max_length
-        self._home: torch.device | None = None
-        self._buffers: tuple[torch.Tensor, ...] = ()
-        """Keys and values; nothing before the first token."""
+class PagePool:
+    """Pages of all layers. A page is the same number in each layer, so a block table serves them all.
 
-    def append(self, keys: torch.Tensor, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append keys and values of shape (1, heads, n, head_dim); returns views of all that is held."""
-        end = self.length + keys.shape[2]
-        if end > self._capacity:
-            self._grow(end, keys)
-        for buffer, new in zip(self._buffers, (keys, values), strict=True):
-            buffer[:, :, self.length : end] = new
-        self.length = end
-        return self.first(end)
+    Counts may be changed from any thread; contents only from the one that owns the model.
+    """
 
-    def first(self, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values of the first `tokens`, which may be more than are held: the rest is finite and means nothing."""
-        keys, values = self._buffers
-        short = tokens - self._capacity
-        if short > 0:  # at the very end of the longest sequence
-            return pad(keys, (0, 0, 0, short)), pad(values, (0, 0, 0, short))
-        return keys[:, :, :tokens], values[:, :, :tokens]
+    def __init__(
+        self, places: Sequence[torch.device], heads: int, head_dim: int, dtype: torch.dtype, pages: int
+    ) -> None:
+        """`places` are the devices of the layers, in order; `heads` those that have keys. One page more is made, for scratch.
 
-    def crop(self, length: int) -> None:
-        self.length = min(self.length, length)
+        The buffers' addresses never change, since CUDA graphs remember them.
+        """
+        self._buffers: list[torch.Tensor] = []
+        """One for each device: (its layers, 2, pages, PAGE_TOKENS, heads, head_dim), keys before values."""
+        layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for place in dict.fromkeys(places):
+            here = [index for index, other in enumerate(places) if other == place]
+            shape = (len(here), 2, pages + 1, PAGE_TOKENS, heads, head_dim)
+            buffer = torch.empty(shape, dtype=dtype, device=place)  # on a processor, memory is taken when a page is
+            buffer[:, :, SCRATCH_PAGE] = 0
+            self._buffers.append(buffer)
+            layers |= {index: (buffer[n, 0], buffer[n, 1]) for n, index in enumerate(here)}
+        self._layers = [layers[index] for index in range(len(places))]
+        self.pages = pages
+        self.page_bytes = len(places) * 2 * PAGE_TOKENS * heads * head_dim * dtype.itemsize
+        self._references = [0] * (pages + 1)
+        self._free = pages
+        self._lock = threading.Lock()
 
-    def copy(self, length: int) -> "KVLayer":
-        other = KVLayer(self._max_length)
-        if self._buffers and length:
-            other.append(*self.first(length))
-        return other
+    def new_cache(self) -> "KVCache":
+        """A sequence without tokens."""
+        return KVCache(self)
 
-    def spill(self) -> None:
-        """Move to host memory, without the spare room; pinned, if that makes the way back to a GPU faster."""
-        if self._buffers:
-            self._home = self._buffers[0].device
-            self._buffers = tuple(_on_host(each[:, :, : self.length]) for each in self._buffers)
-
-    def restore(self) -> None:
-        """Move back to the device it was spilled from."""
-        if self._home is not None:
-            self._buffers = tuple(each.to(self._home, copy=True) for each in self._buffers)
+    def layer(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A layer's keys and values, each (pages + 1, PAGE_TOKENS, heads, head_dim)."""
+        return self._layers[index]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the buffers, spare room included."""
-        return sum(each.nbytes for each in self._buffers)
+    def free(self) -> int:
+        """Pages that nobody holds."""
+        return self._free
 
     @property
-    def _capacity(self) -> int:
-        return self._buffers[0].shape[2] if self._buffers else 0
+    def used(self) -> int:
+        return self.pages - self._free
 
-    def _grow(self, tokens: int, like: torch.Tensor) -> None:
-        wanted = max(tokens, self._capacity + min(self._capacity // 4, MAX_GROWTH_TOKENS))
-        wanted += -wanted % MIN_GROWTH_TOKENS
-        if self._max_length is not None:
-            wanted = max(tokens, min(wanted, self._max_length))
-        grown = tuple(like.new_zeros((1, like.shape[1], wanted, like.shape[3])) for _ in range(2))
-        for buffer, held in zip(grown, self._buffers, strict=False):  # nothing is held before the first token
-            buffer[:, :, : self.length] = held[:, :, : self.length]
-        self._buffers = grown
+    def references(self, page: int) -> int:
+        """How many block tables hold `page`."""
+        return self._references[page]
+
+    def take(self, count: int, behind: int | None = None) -> list[int]:
+        """Free pages, filled with zeros, so that whatever was in them cannot reach a sum; raises OutOfPages.
+
+        They come right after page `behind` as far as those are free: a processor reads what lies in one piece without a copy.
+        """
+        with self._lock:
+            if count > self._free:
+                raise OutOfPages(f"{count} pages are needed and {self._free} are free")
+            taken: list[int] = []
+            for _ in range(count):
+                page = self._next_free(behind)
+                self._references[page] = 1
+                taken.append(page)
+                behind = page
+            self._free -= count
+        for page in taken:
+            for buffer in self._buffers:
+                buffer[:, :, page] = 0
+        return taken
+
+    def share(self, pages: Iterable[int]) -> None:
+        """One more block table holds these."""
+        with self._lock:
+            for page in pages:
+                self._references[page] += 1
+
+    def release(self, pages: Iterable[int]) -> None:
+        """A block table holds these no longer."""
+        with self._lock:
+            for page in pages:
+                self._references[page] -= 1
+                self._free += not self._references[page]
+
+    def copy(self, source: int, target: int) -> None:
+        for buffer in self._buffers:
+            buffer[:, :, target] = buffer[:, :, source]
+
+    def to_host(self, pages: list[int]) -> HostPages:
+        """Copies of `pages` in host memory."""
+        copies = []
+        for buffer in self._buffers:
+            host = _host_buffer((*buffer.shape[:2], len(pages), *buffer.shape[3:]), buffer)
+            for n, page in enumerate(pages):
+                host[:, :, n].copy_(buffer[:, :, page])
+            copies.append(host)
+        return copies
+
+    def from_host(self, copies: HostPages, pages: list[int]) -> None:
+        for buffer, host in zip(self._buffers, copies, strict=True):
+            for n, page in enumerate(pages):
+                buffer[:, :, page].copy_(host[:, :, n])
+
+    def _next_free(self, behind: int | None) -> int:
+        """The page after `behind` if it is free, or else one with much room after it: the middle of the longest free run."""
+        if behind is not None and behind < self.pages and not self._references[behind + 1]:
+            return behind + 1
+        best, length, first = 1, 0, 1
+        for page in range(1, self.pages + 2):
+            if page > self.pages or self._references[page]:
+                if page - first > length:
+                    best, length = first, page - first
+                first = page + 1
+        return best if best == 1 else best + length // 2
 
 
 class KVCache:
-    """All layers of one sequence."""
+    """The block table of one sequence: page `pages[i]` holds its tokens from i × PAGE_TOKENS on, of which `length` count."""
 
-    __slots__ = ("layers",)
+    __slots__ = ("_host", "_pool", "length", "pages")
 
-    def __init__(self, layers: int | list[KVLayer], max_length: int | None = None) -> None:
-        """`layers` are given, or made: that many, for sequences of at most `max_length` tokens."""
-        self.layers = [KVLayer(max_length) for _ in range(layers)] if isinstance(layers, int) else layers
+    def __init__(self, pool: PagePool) -> None:
+        self._pool = pool
+        self.pages: list[int] = []
+        self.length = 0
+        self._host: tuple[list[int], HostPages] = ([], [])
+        """While it is spilled: which of its pages are in host memory, and what they hold."""
 
-    @property
-    def length(self) -> int:
-        """Tokens held by every layer; after a forward that broke, the first layers may hold more."""
-        return min(layer.length for layer in self.layers)
+    def missing_pages(self, tokens: int) -> int:
+        """Pages that `reserve` would take."""
+        return max(0, pages_of(self.length + tokens) - len(self.pages)) + self._writes_shared
+
+    def reserve(self, tokens: int) -> None:
+        """Make room for `tokens` behind the last; raises OutOfPages, and then nothing has changed.
+
+        A page that others hold too is copied before it is written.
+        """
+        missing = self.missing_pages(tokens)
+        if not missing:
+            return
+        taken = self._pool.take(missing, self.pages[-1] if self.pages else None)
+        if self._writes_shared:
+            at, copy = self.length // PAGE_TOKENS, taken.pop(0)
+            self._pool.copy(self.pages[at], copy)
+            self._pool.release([self.pages[at]])
+            self.pages[at] = copy
+        self.pages += taken
 
     def crop(self, length: int) -> None:
-        """Forget all but the first `length` tokens in every layer; this also undoes a forward that broke."""
-        for layer in self.layers:
-            layer.crop(length)
+        """Forget all but the first `length` tokens, and give back what was reserved behind them."""
+        self.length = min(self.length, length)
+        kept = pages_of(self.length)
+        self._pool.release(self.pages[kept:])
+        del self.pages[kept:]
 
-    def copy(self, length: int) -> "KVCache":
-        return KVCache([layer.copy(length) for layer in self.layers])
+    def branch(self, length: int) -> "KVCache":
+        """Another sequence that begins with the first `length` tokens of this one. Nothing is copied."""
+        other = KVCache(self._pool)
+        other.length = min(self.length, length)
+        other.pages = self.pages[: pages_of(other.length)]
+        self._pool.share(other.pages)
+        return other
+
+    def release(self) -> None:
+        """Give back all pages."""
+        if self.spilled:
+            kept, self._host = [page for page in self.pages if page != SCRATCH_PAGE], ([], [])
+            self._pool.release(kept)
+            self.pages, self.length = [], 0
+        self.crop(0)
+
+    @property
+    def spilled(self) -> bool:
+        """Whether pages of it are in host memory: it has to be restored before it is used."""
+        return bool(self._host[0])
 
     def spill(self) -> None:
-        for layer in self.layers:
-            layer.spill()
+        """Move the pages that nobody else holds to host memory; raises MemoryError or RuntimeError if there is no room."""
+        own = [n for n, page in enumerate(self.pages) if page and self._pool.references(page) == 1]
+        held = [self.pages[n] for n in own]
+        if not own:
+            return
+        self._host = (own, self._pool.to_host(held))
+        for n in own:
+            self.pages[n] = SCRATCH_PAGE
+        self._pool.release(held)
 
     def restore(self) -> None:
-        for layer in self.layers:
-            layer.restore()
+        """Move the pages back; raises OutOfPages, and then nothing has changed."""
+        own, copies = self._host
+        taken = self._pool.take(len(own))
+        self._pool.from_host(copies, taken)
+        for n, page in zip(own, taken, strict=True):
+            self.pages[n] = page
+        self._host = ([], [])
 
     @property
     def nbytes(self) -> int:
-        return sum(layer.nbytes for layer in self.layers)
+        """Bytes of its pages on devices; those that it shares count in full."""
+        return (len(self.pages) - len(self._host[0])) * self._pool.page_bytes
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of its pages in host memory."""
+        return len(self._host[0]) * self._pool.page_bytes
+
+    @property
+    def _writes_shared(self) -> bool:
+        """Whether the page that the next token goes to is another's too."""
+        at = self.length // PAGE_TOKENS
+        return at < len(self.pages) and self._pool.references(self.pages[at]) > 1
 
 
-def _on_host(buffer: torch.Tensor) -> torch.Tensor:
-    if buffer.device.type == "cuda":
-        return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
-    return buffer.to("cpu", copy=True)
+def _host_buffer(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Pinned, if that makes the way back to a GPU faster."""
+    return torch.empty(shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from magistral_ui.engines.local.kv_cache import KVCache
+    from magistral_ui.engines.local.kv_cache import KVCache, PagePool
 
 
 @dataclass(eq=False, slots=True)
@@ -24,37 +24,33 @@ class CacheEntry:
     keys: list[int] = field(default_factory=list)
     busy: bool = True
     used: int = 0
-    spilled: bool = False
-    _resting: int | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its buffers, counted once while it is idle: whoever makes room asks all entries."""
-        if self.busy:
-            self._resting = None
-            return self.cache.nbytes
-        if self._resting is None:
-            self._resting = self.cache.nbytes
-        return self._resting
+    def spilled(self) -> bool:
+        return self.cache.spilled
 
-    def moved(self, spilled: bool) -> None:
-        """Its buffers have been moved, and their size has changed."""
-        self.spilled, self._resting = spilled, None
+    @property
+    def pages(self) -> int:
+        """Pages that it holds, shared or not."""
+        return len(self.cache.pages)
 
     def rollback(self) -> None:
         self.cache.crop(len(self.keys))
 
 
 class PrefixCache:
-    """Entries of all visitors within a budget of device bytes; idle ones that exceed it move to host memory, which has its own.
+    """Entries of all visitors in one pool of pages; idle ones make room by moving to host memory, which has its own budget.
 
-    Only the engine's thread takes and returns entries; `match` may be called from any.
+    Entries that begin alike share pages, so a branch or the common system prompt takes room once. Only the engine's thread takes
+    and returns entries; `match` and `forget` may be called from any.
     """
 
-    def __init__(self, new_cache: "Callable[[], KVCache]", budget: int, spill_budget: int = 0) -> None:
-        """`budget` is in bytes of all devices, `spill_budget` in bytes of host memory (0: idle entries are dropped)."""
-        self._new_cache = new_cache
-        self.budget, self._spill_budget = budget, spill_budget
+    def __init__(self, pool: "PagePool", budget: int | None = None, spill_budget: int = 0) -> None:
+        """`budget` is in bytes of the devices, the whole pool by default; `spill_budget` in bytes of host memory (0: idle entries
+        are dropped)."""
+        self._pool = pool
+        self.budget = pool.pages * pool.page_bytes if budget is None else budget
+        self._spill_budget = spill_budget
         self._entries: list[CacheEntry] = []
         self._lock = threading.Lock()
         self._clock = itertools.count(1)
@@ -63,31 +59,28 @@ class PrefixCache:
     def take(self, visitor: str, keys: Sequence[int]) -> CacheEntry:
         """An entry for a sequence with these `keys`, holding as much of their prefix as is cached, at most all but the last.
 
-        It is the caller's until `give_back`. An entry is handed over and cropped if the new branch keeps most of it. It is copied
-        instead if it is busy or shared, or if cropping would lose more tokens than the copy has: another branch of the
-        conversation may come back to it.
+        It is the caller's until `give_back`. An entry is handed over and cropped if the new branch keeps most of it. Otherwise
+        the new entry shares its pages: if it is busy or shared, or if cropping would lose more tokens than the branch has,
+        since another branch of the conversation may come back to it.
         """
         keys = list(keys)
-        self.shrink()
         with self._lock:
             self._forgotten.discard(visitor)
             best, length = self._best(visitor, keys)
-            if best is not None:
-                best.used = next(self._clock)
             if best is None or length == 0:
-                entry = CacheEntry(self._new_cache(), visitor)
-                self._entries.append(entry)
-            elif best.busy or best.visitor is None or len(best.keys) - length > length:
-                self._restore(best)
-                entry = CacheEntry(best.cache.copy(length), visitor, best.keys[:length])
+                entry = CacheEntry(self._pool.new_cache(), visitor)
                 self._entries.append(entry)
             else:
-                entry = best
-                self._restore(entry)
-                entry.cache.crop(length)
-                del entry.keys[length:]
+                best.used = next(self._clock)
+                self._restore(best)
+                if best.busy or best.visitor is None or len(best.keys) - length > length:
+                    entry = CacheEntry(best.cache.branch(length), visitor, best.keys[:length])
+                    self._entries.append(entry)
+                else:
+                    entry = best
+                    entry.cache.crop(length)
+                    del entry.keys[length:]
             entry.busy, entry.used = True, next(self._clock)
-        self.shrink()
         return entry
 
     def give_back(self, entry: CacheEntry) -> None:
@@ -95,7 +88,7 @@ class PrefixCache:
         with self._lock:
             entry.busy, entry.used = False, next(self._clock)
             if not entry.keys or entry.visitor in self._forgotten:
-                self._entries.remove(entry)
+                self._remove(entry)
         self.shrink()
 
     def forget(self, visitor: str) -> None:
@@ -103,17 +96,18 @@ class PrefixCache:
         with self._lock:
             if any(e.busy and e.visitor == visitor for e in self._entries):
                 self._forgotten.add(visitor)
-            self._entries = [e for e in self._entries if e.busy or e.visitor != visitor]
+            for entry in [e for e in self._entries if not e.busy and e.visitor == visitor]:
+                self._remove(entry)
 
     def share(self, entry: CacheEntry, length: int) -> None:
-        """Keep a copy of the first `length` tokens of `entry` for all visitors, unless there is one.
+        """Keep the first `length` tokens of `entry` for all visitors, unless they are kept already.
 
-        A copy, since the entry belongs to a visitor and goes with them.
+        The pages are shared; the entry itself belongs to a visitor and goes with them.
         """
         keys = entry.keys[:length]
         with self._lock:
             if length and not any(e.visitor is None and e.keys == keys for e in self._entries):
-                shared = CacheEntry(entry.cache.copy(length), None, keys, busy=False, used=next(self._clock))
+                shared = CacheEntry(entry.cache.branch(length), None, keys, busy=False, used=next(self._clock))
                 self._entries.append(shared)
 
     def match(self, visitor: str, keys: Sequence[int]) -> int:
@@ -125,33 +119,37 @@ class PrefixCache:
         """Bring the bytes on the device down to `budget` (default: the cache's own) by spilling or dropping idle entries."""
         budget = self.budget if budget is None else budget
         with self._lock:
-            for entry in self._surplus(spilled=False, budget=budget):
-                self._spill(entry)
+            self._free_until(lambda: self.nbytes <= budget)
+
+    def make_room(self, pages: int) -> None:
+        """Let idle entries go until so many pages are free, or none is left."""
+        with self._lock:
+            self._free_until(lambda: self._pool.free >= pages)
 
     @property
     def nbytes(self) -> int:
-        with self._lock:
-            return self._bytes(spilled=False)
+        """Bytes of all pages in use; one that several entries hold counts once."""
+        return self._pool.used * self._pool.page_bytes
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _bytes(self, spilled: bool) -> int:
-        return sum(entry.nbytes for entry in self._entries if entry.spilled == spilled)
+    def _remove(self, entry: CacheEntry) -> None:
+        self._entries.remove(entry)
+        entry.cache.release()
 
-    def _surplus(self, spilled: bool, budget: int) -> list[CacheEntry]:
-        """Idle entries in that memory, least recently used first, that have to go for the others to fit into `budget` bytes."""
-        surplus: list[CacheEntry] = []
-        excess = self._bytes(spilled) - budget
-        if excess > 0:
-            for entry in sorted(
-                (e for e in self._entries if not e.busy and e.spilled == spilled), key=lambda e: e.used
-            ):
-                surplus.append(entry)
-                excess -= entry.nbytes
-                if excess <= 0:
-                    break
-        return surplus
+    def _free_until(self, enough: Callable[[], bool]) -> None:
+        """Spill or drop idle entries, the least recently used first.
+
+        Spilling moves the pages that an entry alone holds. What idle entries share goes when they are dropped.
+        """
+        idle = sorted((entry for entry in self._entries if not entry.busy), key=lambda entry: entry.used)
+        for let_go in (self._spill, self._remove):
+            for entry in idle:
+                if enough():
+                    return
+                if entry in self._entries and entry.cache.nbytes:
+                    let_go(entry)
 
     def _best(self, visitor: str, keys: list[int]) -> tuple[CacheEntry | None, int]:
         """The entry with the longest prefix of `keys`, and its length.
@@ -170,21 +168,29 @@ class PrefixCache:
         return best, length
 
     def _restore(self, entry: CacheEntry) -> None:
-        if entry.spilled:
-            entry.cache.restore()
-            entry.moved(spilled=False)
+        if not entry.spilled:
+            return
+        busy, entry.busy = entry.busy, True  # so that it does not make room for itself
+        needed = entry.cache.host_bytes // self._pool.page_bytes
+        self._free_until(lambda: self._pool.free >= needed)
+        entry.busy = busy
+        entry.cache.restore()
 
     def _spill(self, entry: CacheEntry) -> None:
         try:
-            if entry.nbytes > self._spill_budget:
+            if entry.cache.nbytes > self._spill_budget:
                 raise MemoryError
             entry.cache.spill()
         except (MemoryError, RuntimeError):  # no room in host memory either: the prompt is read again when it is needed
-            self._entries.remove(entry)
+            self._remove(entry)
             return
-        for oldest in self._surplus(spilled=True, budget=self._spill_budget - entry.cache.nbytes):
-            self._entries.remove(oldest)
-        entry.moved(spilled=True)
+        waiting = sorted((e for e in self._entries if e.spilled), key=lambda e: e.used)
+        held = sum(e.cache.host_bytes for e in waiting)
+        for oldest in waiting:
+            if held <= self._spill_budget:
+                break
+            held -= oldest.cache.host_bytes
+            self._remove(oldest)
 
 
 def common_prefix(a: list[int], b: list[int]) -> int:

@@ -15,6 +15,7 @@ import torch
 from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.attention_choice import use_kernels
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -31,7 +32,7 @@ from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken
-from magistral_ui.models.memory import MemoryPlan, plan_loaded, with_less
+from magistral_ui.models.memory import PAGE_TOKENS, MemoryPlan, pages_of, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +54,13 @@ class RunningModel:
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
-        self.decoder.longest = self.context_length
+        pool = self.decoder.open_pool(pages_held(planned, self.context_length), self.context_length)
+        if device.type == "cuda":
+            use_kernels(self.decoder)
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
-        self.cache = PrefixCache(self.decoder.new_cache, planned.kv_bytes, host)
-        executor = Executor(self.decoder, self.cache, loaded.image_token, planned.kv_per_token)
+        self.cache = PrefixCache(pool, spill_budget=host)
+        executor = Executor(self.decoder, self.cache, loaded.image_token)
         self.scheduler = Scheduler(executor, scheduler_limits(device.type))
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
@@ -158,8 +161,14 @@ def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
     return planned
 
 
+def pages_held(planned: MemoryPlan, longest: int) -> int:
+    """Pages that the plan has room for, and always enough for the longest conversation."""
+    return max(planned.kv_bytes // (planned.kv_per_token * PAGE_TOKENS), pages_of(longest))
+
+
 def warm_up(model: Decoder) -> None:
     """Run two small forwards now, so that the first visitor does not wait while kernels are chosen."""
+    model.open_pool(1)
     cache = model.new_cache()
     model([DecoderInput(cache, [0] * 8)])
     model([DecoderInput(cache, [0])])

@@ -8,12 +8,10 @@ from collections import Counter, abc
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from magistral_ui.models.memory import MAX_GROWTH_TOKENS
+from magistral_ui.models.memory import pages_of
 
 MIN_PREFILL_CHUNK = 32
 """Prompt tokens that a sequence reads in a step at least: smaller pieces are hardly cheaper."""
-REVIEW_INTERVAL = 32
-"""Steps between looks at the cache's bytes while sequences only decode, when each grows by a token a step."""
 
 
 class SchedulableSequence(Protocol):
@@ -39,8 +37,8 @@ class SchedulableSequence(Protocol):
         """Tokens that are not in the cache yet: one while it decodes, more while it prefills."""
 
     @property
-    def held_bytes(self) -> int:
-        """Bytes of the device that it holds now. Counting them takes a while, so few steps ask."""
+    def held_pages(self) -> int:
+        """Pages of keys and values that it holds now; those that it shares count in full."""
 
 
 S = TypeVar("S", bound=SchedulableSequence)
@@ -57,18 +55,6 @@ class SchedulerLimits:
     """While nobody waits for a next token."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceLoad:
-    """What scheduling may know of the device."""
-
-    budget: int
-    """Bytes for keys and values."""
-    bytes_per_token: int
-    step: int = 0
-    review: bool = False
-    """Whether the running sequences may have outgrown the budget since the last look."""
-
-
 @dataclass(frozen=True)
 class SchedulerOutput(Generic[S]):
     """One step: `cancel`, `preempt` and `admit` are done in this order, then `rows` are run together in one forward."""
@@ -81,66 +67,65 @@ class SchedulerOutput(Generic[S]):
     rows: tuple[tuple[S, int], ...] = ()
     """Each sequence with the number of its tokens to run: one while it decodes. For a sequence that is admitted in this step the
     number is an upper bound, since only then it turns out how much of its prompt is in the cache already."""
-    review: bool = False
-    """Whether to look at the bytes afterwards."""
 
 
 def schedule(
-    waiting: abc.Sequence[S], running: abc.Sequence[S], load: DeviceLoad, limits: SchedulerLimits
+    waiting: abc.Sequence[S], running: abc.Sequence[S], pages: int, limits: SchedulerLimits
 ) -> SchedulerOutput[S]:
-    """The next step, from those that wait, in the order in which they came, and those that run."""
+    """The next step, from those that wait, in the order in which they came, and those that run.
+
+    `pages` are all that the device has for keys and values: whatever is idle makes room for what runs.
+    """
     cancel = tuple(each for each in (*running, *waiting) if each.stopped)
     queue = [each for each in waiting if each not in cancel]
     kept = [each for each in running if each not in cancel]
-    preempt = _outgrown(kept, load) if load.review else ()
+    preempt = _outgrown(kept, pages)
     kept = [each for each in kept if each not in preempt]
-    # A sequence that was just preempted may look as if it fitted again, since buffers take more than their tokens need.
-    admit = () if preempt else _admissible(queue, kept, load, limits)
+    # A sequence that was just preempted would come in again at once if another one ended in this step.
+    admit = () if preempt else _admissible(queue, kept, pages, limits)
     rows = _rows([*sorted(kept, key=lambda each: each.turn), *admit], limits)
-    prefills = any(count > 1 for _, count in rows)
-    return SchedulerOutput(cancel, preempt, admit, rows, prefills or (load.step + 1) % REVIEW_INTERVAL == 0)
+    return SchedulerOutput(cancel, preempt, admit, rows)
 
 
-def _outgrown(running: abc.Sequence[S], load: DeviceLoad) -> tuple[S, ...]:
+def needed_pages(sequence: SchedulableSequence) -> int:
+    """Pages that a sequence holds or will hold once all its tokens are read: what runs together fits together.
+
+    What several hold counts for each of them, since each may have to copy it before it writes.
+    """
+    return max(sequence.held_pages, pages_of(sequence.length))
+
+
+def _outgrown(running: abc.Sequence[S], pages: int) -> tuple[S, ...]:
     """The sequences, the last admitted first, without which the others fit; one alone always stays."""
-    held, outgrown = sum(each.held_bytes for each in running), []
+    needed, outgrown = sum(needed_pages(each) for each in running), []
     for each in sorted(running, key=lambda each: each.admitted, reverse=True)[:-1]:
-        if held <= load.budget:
+        if needed <= pages:
             break
         outgrown.append(each)
-        held -= each.held_bytes
+        needed -= needed_pages(each)
     return tuple(outgrown)
 
 
-def _admissible(queue: list[S], running: abc.Sequence[S], load: DeviceLoad, limits: SchedulerLimits) -> tuple[S, ...]:
+def _admissible(queue: list[S], running: abc.Sequence[S], pages: int, limits: SchedulerLimits) -> tuple[S, ...]:
     """Who comes in: a sequence of the owner with the fewest running ones, and among equals the one that came first.
 
     If the next in line does not fit, nobody overtakes it: short conversations could keep a long one waiting forever.
-    A sequence counts with its whole length, however little of it has been read: what is admitted together fits together.
+    A sequence counts with its whole length, however little of it has been read.
     """
     admitted: list[S] = []
     if not queue or len(running) >= limits.max_sequences:
         return ()
     shares = Counter(each.owner for each in running)
-    taken = max(sum(each.held_bytes for each in running), sum(_needed_bytes(each, load) for each in running))
+    taken = sum(needed_pages(each) for each in running)
     while queue and len(running) + len(admitted) < limits.max_sequences:
         first = min(queue, key=lambda each: shares[each.owner])
-        taken += _needed_bytes(first, load)
-        if (running or admitted) and taken > load.budget:  # one alone always comes in
+        taken += needed_pages(first)
+        if (running or admitted) and taken > pages:  # one alone always comes in
             break
         queue.remove(first)
         admitted.append(first)
         shares[first.owner] += 1
     return tuple(admitted)
-
-
-def _needed_bytes(slot: SchedulableSequence, load: DeviceLoad) -> int:
-    return held_tokens(slot.length) * load.bytes_per_token
-
-
-def held_tokens(tokens: int) -> int:
-    """Tokens that a sequence's buffers may hold at worst, since they grow ahead."""
-    return tokens + min(tokens // 4, MAX_GROWTH_TOKENS)
 
 
 def _rows(running: abc.Sequence[S], limits: SchedulerLimits) -> tuple[tuple[S, int], ...]:

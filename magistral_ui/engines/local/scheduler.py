@@ -12,7 +12,7 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING
 
-from magistral_ui.engines.local.schedule import DeviceLoad, SchedulerLimits, SchedulerOutput, schedule
+from magistral_ui.engines.local.schedule import SchedulerLimits, SchedulerOutput, schedule
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.errors import NotReady
 
@@ -43,8 +43,6 @@ class Scheduler:
         self._live: weakref.WeakSet[Sequence] = weakref.WeakSet()
         """All that were submitted, as long as they are kept; guarded by `_wakeup`."""
         self._closing = False
-        self._steps = 0
-        self._review = False
         self._turns = itertools.count(1)
 
     def submit(self, sequence: Sequence) -> None:
@@ -98,8 +96,7 @@ class Scheduler:
     def step(self) -> None:
         with self._wakeup:
             waiting = tuple(self._waiting)
-        load = DeviceLoad(self._executor.budget, self._executor.bytes_per_token, self._steps, self._review)
-        step = schedule(waiting, self._running, load, self._limits)
+        step = schedule(waiting, self._running, self._executor.pages, self._limits)
         self._apply_schedule(step)
         rows = [(sequence, min(count, sequence.unread)) for sequence, count in step.rows if sequence.entry is not None]
         first = next((sequence for sequence, _ in rows if sequence.prefilling), None)
@@ -107,10 +104,6 @@ class Scheduler:
             first.turn = next(self._turns)
         for result in self._executor.run(rows) if rows else ():
             self._apply(result)
-        self._steps += 1
-        self._review = step.review
-        if step.review:
-            self._executor.shrink()
 
     def _wait_for_work(self) -> bool:
         with self._wakeup:

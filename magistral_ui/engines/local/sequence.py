@@ -4,15 +4,14 @@ It needs no torch: what runs the model takes its tokens from here and hands back
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Queued, Reclassified
 from magistral_ui.chat.reasoning import ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
-from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.sampling_state import SamplingState
 from magistral_ui.errors import PromptTooLong, Value
 from magistral_ui.fairness import owner_of
 
@@ -20,23 +19,6 @@ if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a wh
     from magistral_ui.engines.local.image_input import ImageInput
     from magistral_ui.engines.local.prefix_cache import CacheEntry
     from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
-
-
-@dataclass(slots=True)
-class SamplingState:
-    """What the choice of a reply's next token depends on, apart from the logits."""
-
-    params: SamplingParams
-    seen: set[int] = field(default_factory=set)
-    """Tokens that a repetition penalty counts, the prompt's among them; empty without such a penalty."""
-    position: int = 0
-    """Tokens that the reply has already, those that it resumes included."""
-
-    def took(self, token: int) -> None:
-        """`token` was written, whether it was drawn or forced."""
-        self.position += 1
-        if self.params.repetition_penalty != 1.0:
-            self.seen.add(token)
 
 
 class Sequence:
@@ -110,8 +92,8 @@ class Sequence:
         return self.unread > 1
 
     @property
-    def held_bytes(self) -> int:
-        return self.entry.nbytes if self.entry else 0
+    def held_pages(self) -> int:
+        return self.entry.pages if self.entry else 0
 
     def tell_position(self, position: int) -> None:
         """Say which place in the queue it has, if it has moved forward.

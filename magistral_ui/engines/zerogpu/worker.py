@@ -33,7 +33,7 @@ from magistral_ui.engines.weights.progress import Report
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.engines.zerogpu.slices import SLICE_MARGIN_SECONDS, SharedFlags, SliceJob, SlicePiece, Token
 from magistral_ui.models.folder import AUTO
-from magistral_ui.models.memory import plan
+from magistral_ui.models.memory import pages_of, plan
 
 CUDA_CONTEXT_BYTES = 309_002_240
 """What a CUDA context takes of the device, as the spaces package has it (zero/torch/static.py)."""
@@ -51,7 +51,6 @@ class PlacedModel:
         # The GPU that will be lent is empty: the weights are still part of its free bytes.
         self._plan = plan(loaded.shape, loaded.info.precision, device.place, weights=loaded.weights)
         self.context_length = min(loaded.info.context_length, self._plan.context, context_length or self._plan.context)
-        self._decoder.longest = self.context_length
         self.info = replace(loaded.info, context_length=self.context_length, plan=self._plan)
         self.weights = loaded.weights
         self._image_token, self._flags = loaded.image_token, flags
@@ -76,8 +75,8 @@ class PlacedModel:
         request = GenerationRequest(Prompt((), ()), job.params)
         sequence = Sequence(request, job.prompt, generation, self._vocabulary, job.limit)  # type: ignore[arg-type]
         sequence.resume_after(job.written)
-        cache = PrefixCache(self._decoder.new_cache, self._plan.kv_bytes)
-        executor = Executor(self._decoder, cache, self._image_token, self._plan.kv_per_token)
+        pool = self._decoder.open_pool(pages_of(len(sequence.prompt.ids) + sequence.limit))
+        executor = Executor(self._decoder, PrefixCache(pool), self._image_token)
         scheduler = Scheduler(executor, self._limits)
         scheduler.submit(sequence)
         last, until, reported = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0

@@ -16,8 +16,8 @@ import torch
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.gguf.completion import completion_body
 from magistral_ui.engines.gguf.engine import GGUFEngine
-from magistral_ui.engines.local.sampler import candidates
 from tests.engines.gguf.demo import loaded
+from tests.engines.local.one_row_sampler import candidates
 
 SETTINGS: list[dict[str, float]] = [
     {"temperature": 1.5, "top_p": 0.9},

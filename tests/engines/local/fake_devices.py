@@ -42,6 +42,8 @@ class Claims(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func == torch.Tensor.device.__get__:  # type: ignore[attr-defined]
             return place_of(args[0])
+        if func is torch.Tensor.pin_memory:  # there is nothing to pin it for
+            return args[0]
         if func is torch.device:
             return func(*args, **kwargs)
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, torch.Tensor)]

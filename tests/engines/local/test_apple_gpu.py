@@ -15,8 +15,8 @@ from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import running_model as running_module
 from magistral_ui.engines.local.running_model import RunningModel
-from magistral_ui.engines.local.sampler import sample
-from magistral_ui.engines.local.sequence import SamplingState
+from magistral_ui.engines.local.sampler import sample_batch
+from magistral_ui.engines.local.sampling_state import SamplingState
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.models.folder import DEMO_FOLDER
@@ -97,9 +97,8 @@ def test_a_prefix_that_was_set_aside_comes_back(apple: RunningModel) -> None:
     told(apple, begun)
     for entry in apple.cache._entries:
         entry.cache.spill()
-        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"cpu"}
         entry.cache.restore()
-        assert {layer._buffers[0].device.type for layer in entry.cache.layers if layer._buffers} <= {"mps"}
+    assert {each.device.type for each in apple.decoder.pool.layer(0)} == {"mps"}
     told(apple, ask(apple, "What is 3 + 4?", "bob", max_tokens=3))
 
 
@@ -118,8 +117,10 @@ def test_the_stand_in_refuses_what_is_not_there() -> None:
 def test_nothing_is_drawn_on_the_gpu() -> None:
     params = SamplingParams(temperature=1.0, top_p=0.9, top_k=5, min_p=0.01, repetition_penalty=1.3, seed=1)
     with Claims() as claims:
-        logits = claim(torch.randn(500), APPLE.torch)
-        assert 0 <= sample(logits, SamplingState(params, {3, 4}), banned=(7,)) < 500
+        for rows in (1, 3):
+            logits = claim(torch.randn(rows, 500), APPLE.torch)
+            draws = [SamplingState(params, {3, 4}).draw(banned=(7,))] * rows
+            assert all(0 <= token < 500 for token in sample_batch(logits, draws))
         assert claims.used <= {"__get__", "cpu", "float", "detach"}
 
 

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.attention.bias import causal_lower_right
 from transformers import MistralConfig, MistralForCausalLM
 
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.engines.local import attention as attention_module
-from magistral_ui.engines.local import decoder as forward_module
-from magistral_ui.engines.local.attention import segments_of
+from magistral_ui.engines.local.attention import SegmentAttention
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.engines.weights.packing import can_pack, pack_linears
@@ -122,7 +121,7 @@ def test_a_cropped_cache_continues_like_a_fresh_one(vision_loaded: Loaded) -> No
     ids = [1, *range(200, 300)]
     cache = model.new_cache()
     model([DecoderInput(cache, ids)])
-    copy = cache.copy(50)
+    copy = cache.branch(50)
     cache.crop(20)
     fresh = model.new_cache()
     model([DecoderInput(fresh, ids[:20])])
@@ -132,7 +131,8 @@ def test_a_cropped_cache_continues_like_a_fresh_one(vision_loaded: Loaded) -> No
     assert torch.allclose(again, other, atol=1e-5)
     assert copy.length == 50
     assert cache.length == 41
-    assert copy.nbytes == 2 * 3 * 2 * 256 * 32 * 4
+    assert copy.nbytes == model.pool.page_bytes == 2 * 3 * 2 * 256 * 32 * 4
+    assert copy.pages[0] not in cache.pages, "who writes into a shared page first copies it"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -174,19 +174,6 @@ def test_a_packed_head_is_kept_once_or_counted(tied: bool) -> None:
     assert planned.weights == held_bytes(MistralForCausalLM(config)) - ROTARY_BYTES + decoder.copied_bytes
 
 
-def replayed(
-    compute: Callable[[], tuple[torch.Tensor, ...]], place: torch.device
-) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
-    """What a CUDA graph does, on the CPU: results always lie in the tensors of the recording."""
-    results = tuple(each.clone() for each in compute())
-
-    def replay() -> None:
-        for kept, new in zip(results, compute(), strict=True):
-            kept.copy_(new)
-
-    return replay, results
-
-
 def step(model: Decoder, batches: list[list[int]]) -> torch.Tensor:
     """Three decode steps of sequences of different lengths; the last logits."""
     caches = [model.new_cache() for _ in batches]
@@ -196,74 +183,64 @@ def step(model: Decoder, batches: list[list[int]]) -> torch.Tensor:
     return logits
 
 
-def test_recorded_stages_say_the_same(vision_loaded: Loaded) -> None:
-    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages.record = replayed
-    five = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7], [1, 8, 9, 10], [1, 8, 9, 11]]
-    for batches in ([[1, *range(100, 130)]], five[:3], five):
-        assert torch.equal(step(recording, batches), step(plain, batches))
-    assert set(recording._stages._recorded) == {4, 5}  # a processor has four rows at least
+def on_a_gpu(model: Decoder) -> Decoder:
+    """The same decoder with the attention that a GPU has where no kernel takes all rows in one call."""
+    model._attention = SegmentAttention(model.pool, model.layers.devices[:-1])
+    return model
 
 
-@pytest.mark.parametrize("fault", ["raises", "differs"])
-def test_recording_turns_itself_off(vision_loaded: Loaded, fault: str) -> None:
-    def wrong(
-        compute: Callable[[], tuple[torch.Tensor, ...]], place: torch.device
-    ) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
-        if fault == "raises":
-            raise RuntimeError("no graphs here")
-        _, results = replayed(compute, place)
-        return (lambda: [each.add_(1.0) for each in results]), results  # type: ignore[return-value]
+def test_segments_say_the_same(vision_loaded: Loaded) -> None:
+    """Prompts, chunks behind a prefix and single tokens, in pages that follow on each other and in others."""
+    exact, model = Decoder(vision_loaded.model), on_a_gpu(Decoder(vision_loaded.model))
+    ids, others = [1, *range(100, 460)], [1, *range(40, 70)]
+    for scattered in (False, True):
+        said = []
+        for each in (exact, model):
+            caches = [each.new_cache(), each.new_cache()]
+            if scattered:
+                caches[0].pages = each.pool.take(1, 7) + each.pool.take(1, 3)
+            logits = []
+            for first, last in ((0, 250), (250, 300), (300, 301), (301, 361)):
+                parts = [DecoderInput(caches[0], ids[first:last])]
+                parts += [DecoderInput(caches[1], others[first // 50 : first // 50 + 1])]
+                logits.append(each(parts))
+            said.append(torch.stack(logits))
+        assert torch.allclose(said[1], said[0], atol=1e-3)
 
-    plain, recording = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
-    recording._stages.record = wrong
-    batches = [[1, *range(100, 130)]]
-    assert torch.equal(step(recording, batches), step(plain, batches))
-    assert recording._stages.record is None
 
-
-def test_the_lower_right_mask_says_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What CUDA gets instead of a plain mask for a chunk behind a prefix."""
-    model = Decoder(vision_loaded.model)
-    ids = [1, *range(100, 160)]
-    caches = [model.new_cache(), model.new_cache()]
-    for cache in caches:
-        model([DecoderInput(cache, ids[:30])])
-    rows, columns = torch.arange(30, len(ids)), torch.arange(len(ids))
+def test_a_decode_step_says_the_same(vision_loaded: Loaded) -> None:
+    """All rows in one call over block tables: sequences of different lengths, branches, and tokens with their drafts."""
+    exact, paged = Decoder(vision_loaded.model), Decoder(vision_loaded.model)
+    prompts = [[1, *range(100, 130)], [1, *range(40, 340)], [1, 5, 6]]
     said = []
-    for mask in (columns <= rows[:, None], causal_lower_right(len(rows), len(columns))):
-
-        def as_on_cuda(parts: list, device: object, mask: torch.Tensor = mask) -> list:
-            made = segments_of(parts, torch.device("cuda"))
-            made[0].mask = mask
-            return made
-
-        monkeypatch.setattr(forward_module, "segments_of", as_on_cuda)
-        said.append(model([DecoderInput(caches[len(said)], ids[30:])]))
-    assert torch.allclose(said[1], said[0], atol=1e-5)
-    monkeypatch.undo()
-    caches[0].crop(30)
-    assert torch.allclose(model([DecoderInput(caches[0], ids[30:])]), said[0], atol=1e-3)  # as a processor has it
+    for model in (exact, paged):
+        caches = [model.new_cache() for _ in prompts]
+        model([DecoderInput(cache, ids) for cache, ids in zip(caches, prompts, strict=True)])
+        caches.append(caches[1].branch(290))
+        if model is paged:
+            model.decode_with({model.device: ReferenceAttention()})
+        logits = [model([DecoderInput(cache, [7]) for cache in caches])]
+        parts = [DecoderInput(cache, [9, 10, 11][: n % 3 + 1], wanted=n % 3 + 1) for n, cache in enumerate(caches)]
+        logits.append(model(parts))
+        caches[2].crop(4)
+        logits.append(model([DecoderInput(cache, [12]) for cache in caches[::-1]]))
+        said.append(torch.cat(logits))
+    assert said[0].shape[0] == 4 + 7 + 4
+    assert torch.allclose(said[1], said[0], atol=1e-3)
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1_000])
 def test_scores_in_blocks_say_the_same(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """What cards before compute 8.0 get, which have no fused kernel: a bounded number of queries at a time."""
-    model, ids = Decoder(vision_loaded.model), [1, *range(100, 160)]
-    said = []
-    for capability in ((8, 0), (7, 5)):
-
-        def as_on_a_card(parts: list, device: object) -> list:
-            return segments_of(parts, torch.device("cuda"))
-
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+    ids, said = [1, *range(100, 160)], []
+    for fused in (True, False):
+        monkeypatch.setattr(attention_module, "has_fused_attention", lambda _, fused=fused: fused)
         monkeypatch.setattr(attention_module, "queries_at_once", lambda heads, keys: at_once)
-        monkeypatch.setattr(forward_module, "segments_of", as_on_a_card)
+        model = on_a_gpu(Decoder(vision_loaded.model))
         cache = model.new_cache()
         said.append([model([DecoderInput(cache, ids[a:b])]) for a, b in ((0, 20), (20, 60), (60, 61))])
-    for block, fused in zip(*said, strict=True):
-        assert torch.allclose(block, fused, atol=1e-3)
+    for block, whole in zip(*said, strict=True):
+        assert torch.allclose(block, whole, atol=1e-3)
 
 
 def test_scores_are_bounded() -> None:

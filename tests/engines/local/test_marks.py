@@ -13,7 +13,7 @@ from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.sampler import sample
+from magistral_ui.engines.local.sampler import sample_batch
 from magistral_ui.engines.local.sequence import Sequence as Reply
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.remote.chunks import Chunk
@@ -50,7 +50,8 @@ def write_likeliest(reply: Reply, encoder: Tokenizer, token: int) -> None:
     logits = torch.zeros(encoder.tokenizer.instruct_tokenizer.tokenizer.n_words)
     logits[token] = 1.0
     forced = reply.forced_token()
-    reply.write(sample(logits, reply.sampling, reply.banned_tokens()) if forced is None else forced)
+    (drawn,) = sample_batch(logits[None], [reply.sampling.draw(reply.banned_tokens())])
+    reply.write(drawn if forced is None else forced)
 
 
 def sampled(encoder: Tokenizer, tokens: Sequence[int]) -> tuple[str, str]:

@@ -15,10 +15,11 @@ from transformers import (
 )
 from transformers.models.ministral3.modeling_ministral3 import get_llama_4_attn_scale
 
+from magistral_ui.engines.local.decode_step import DecodeStep
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput, query_scale
+from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.weights.loader import Loaded
 from tests.engines.local.fake_devices import CPU, Claims, claim
-from tests.engines.local.test_decoder import replayed
 
 WINDOW = 24
 VOCABULARY = 300
@@ -103,7 +104,7 @@ def test_logits_equal_transformers(
     ids = tokens(int(windows * WINDOW) + 1)
     wanted = expected(theirs, ids)
     assert same(read(ours, ids), wanted)
-    monkeypatch.setattr(ours, "_query_scale", None)
+    monkeypatch.setattr(ours.layers, "_query_scale", None)
     assert same(read(ours, ids), wanted) == (windows < 1)  # the test can tell
 
 
@@ -113,7 +114,7 @@ def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: Decoder
     ids, other = tokens((windows + 2) * WINDOW + 7), tokens((windows + 2) * WINDOW + 9, 1)
     cache = ours.new_cache()
     ours([DecoderInput(cache, ids[: windows * WINDOW])])
-    branch = cache.copy((windows - 1) * WINDOW + 5)
+    branch = cache.branch((windows - 1) * WINDOW + 5)
     ours([DecoderInput(cache, ids[windows * WINDOW : -1])])
     assert same(ours([DecoderInput(cache, ids[-1:])])[0], expected(theirs, ids))
     branched = ids[: branch.length] + other[branch.length :]
@@ -123,16 +124,16 @@ def test_a_reused_prefix_and_a_copy_go_on(theirs: torch.nn.Module, ours: Decoder
     assert same(ours([DecoderInput(cache, branched[WINDOW - 1 :])])[0], expected(theirs, branched))
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("paged", [False, True])
 def test_sequences_in_different_windows_share_a_step(
-    theirs: torch.nn.Module, ours: Decoder, recorded: bool, monkeypatch: pytest.MonkeyPatch
+    theirs: torch.nn.Module, ours: Decoder, paged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if recorded:
-        monkeypatch.setattr(ours._stages, "record", replayed)
-        monkeypatch.setattr(ours._stages, "_recorded", {})
+    if paged:
+        step = DecodeStep(ours.layers, ours.pool, {ours.device: ReferenceAttention()})
+        monkeypatch.setattr(ours, "_step", step)
     prompts = [tokens(count, count) for count in (3, WINDOW, 2 * WINDOW + 5, 17 * WINDOW)]
     caches = [ours.new_cache() for _ in prompts]
-    for _ in range(3):  # what is recorded at first is replayed at other positions, in other windows
+    for _ in range(3):
         ours([DecoderInput(cache, ids[cache.length :]) for cache, ids in zip(caches, prompts, strict=True)])
         for ids in prompts:
             ids.append(20 + len(ids) % 200)
@@ -141,7 +142,6 @@ def test_sequences_in_different_windows_share_a_step(
             assert same(row, expected(theirs, ids))
         for ids in prompts:
             ids.extend(tokens(WINDOW, len(ids)))
-    assert set(ours._stages._recorded) == ({4} if recorded else set())
 
 
 def test_read_and_written_together(theirs: torch.nn.Module, ours: Decoder) -> None:
@@ -190,23 +190,22 @@ def spread() -> Iterator[Callable[[list[int]], Decoder]]:
             index = places[-1] if name == "model.norm" else 0 if layer is None else places[layer]
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 claim(tensor, torch.device("cuda", index))
-        return Decoder(model, graphs=False)
+        return Decoder(model)
 
     with Claims():
         yield placed
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], Decoder], recorded: bool) -> None:
+@pytest.mark.parametrize("paged", [False, True])
+def test_the_scale_goes_with_the_layers(spread: Callable[[list[int]], Decoder], paged: bool) -> None:
     model = spread([0, 1, 1, 0])
-    if recorded:
-        model._stages.record = replayed
+    if paged:
+        model.decode_with(dict.fromkeys(model.layers.devices, ReferenceAttention()))
     ids = tokens(6 * WINDOW)
     cache = model.new_cache()
     model([DecoderInput(cache, ids[:-2])])
     for token in ids[-2:]:
         logits = model([DecoderInput(cache, [token])])
-    assert set(model._stages._recorded) == ({1} if recorded else set())
     assert same(logits[0].to(CPU), expected(made(vision=False), ids))
 
 
@@ -229,8 +228,8 @@ def test_the_scale_is_transformers_own() -> None:
 
 def test_magistral_has_none(vision_loaded: Loaded) -> None:
     """Not even a product with one: its numbers are what they were."""
-    model = Decoder(vision_loaded.model)
-    assert len(model._tables(model.embed(torch.tensor([1, 2])), torch.tensor([0, 1]))) == 2
+    layers = Decoder(vision_loaded.model).layers
+    assert len(layers.tables(layers.embed(torch.tensor([1, 2])), torch.tensor([0, 1]))) == 2
     plain = text_config()
     plain.rope_parameters["llama_4_scaling_beta"] = 0.0
     assert query_scale(plain) is None

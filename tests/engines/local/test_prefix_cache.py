@@ -1,14 +1,19 @@
 """The cache finds the longest beginning, keeps visitors apart, and stays within its bytes."""
 
 import random
+from collections import Counter
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from magistral_ui.engines.local.kv_cache import KVCache
+from magistral_ui.engines.local import decode_step, kv_cache
+from magistral_ui.engines.local.attention import write
+from magistral_ui.engines.local.decode_step import slots_of
+from magistral_ui.engines.local.kv_cache import OutOfPages, PagePool
 from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache, common_prefix
+from magistral_ui.models import memory
 
 SMALL = st.lists(st.integers(0, 2), max_size=30)
 
@@ -19,47 +24,81 @@ def test_common_prefix(a: list[int], b: list[int]) -> None:
     assert common_prefix(a, b) == expected
 
 
+@pytest.fixture(autouse=True)
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of four tokens, so that short conversations have several."""
+    for module in (memory, kv_cache, decode_step):
+        monkeypatch.setattr(module, "PAGE_TOKENS", 4)
+
+
+def made(pages: int = 100, layers: int = 1, budget: int | None = None, spill_budget: int = 0) -> PrefixCache:
+    """A cache with a pool of that many pages, each of 32 bytes a layer."""
+    pool = PagePool([torch.device("cpu")] * layers, 1, 1, torch.float32, pages)
+    return PrefixCache(pool, budget, spill_budget)
+
+
 def fill(cache: PrefixCache, visitor: str, keys: list[int]) -> CacheEntry:
     """Read `keys` as a sequence would: keys and values are the key itself, so that a wrong reuse shows."""
     entry = cache.take(visitor, keys)
     unread = keys[len(entry.keys) :]
-    for layer in entry.cache.layers:
-        layer.append(*(torch.tensor(unread, dtype=torch.float32).view(1, 1, -1, 1) for _ in range(2)))
+    cache.make_room(entry.cache.missing_pages(len(unread)))
+    entry.cache.reserve(len(unread))
+    slots = torch.tensor(slots_of(entry.cache, len(unread)))
+    new = torch.tensor(unread, dtype=torch.float32).view(-1, 1, 1)
+    for layer in range(len(cache._pool._layers)):
+        write(cache._pool.layer(layer), new, -new, slots)
+    entry.cache.length += len(unread)
     entry.keys += unread
     return entry
 
 
-def held(entry: CacheEntry) -> list[int]:
-    """What the first layer holds, read back by appending one more value to a copy."""
-    copy = entry.cache.copy(len(entry.keys))
-    keys, _ = copy.layers[0].append(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1))
-    return [int(x) for x in keys.flatten()[:-1]]
+def held(cache: PrefixCache, entry: CacheEntry) -> list[int]:
+    """What the last layer holds."""
+    keys, values = cache._pool._layers[-1]
+    rows = keys[entry.cache.pages].flatten()[: entry.cache.length]
+    assert torch.equal(values[entry.cache.pages].flatten()[: entry.cache.length], -rows)
+    return [int(x) for x in rows]
+
+
+def check_counts(cache: PrefixCache) -> None:
+    """Every page is counted by as many block tables as hold it, and the free ones are those that none holds."""
+    pool = cache._pool
+    tables = Counter(page for entry in cache._entries for page in entry.cache.pages if page)
+    assert [pool.references(page) for page in range(1, pool.pages + 1)] == [
+        tables[page] for page in range(1, pool.pages + 1)
+    ]
+    assert pool.free == pool.pages - len(tables)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_random_use_never_mixes(seed: int) -> None:
     rng = random.Random(seed)
-    cache = PrefixCache(lambda: KVCache(2), budget=rng.choice([0, 20_000, 10**9]), spill_budget=rng.choice([0, 10**9]))
+    cache = made(40, 2, budget=rng.choice([0, 640, 10**9]), spill_budget=rng.choice([0, 256, 10**9]))
     busy: list[tuple[CacheEntry, list[int]]] = []
     for _ in range(120):
-        if busy and rng.random() < 0.5:
+        if busy and (rng.random() < 0.5 or len(busy) == 8):
             entry, keys = busy.pop(rng.randrange(len(busy)))
-            assert held(entry) == keys == entry.keys
+            assert held(cache, entry) == keys == entry.keys
             cache.give_back(entry)
         else:
             visitor = rng.choice("ab")
-            keys = [ord(visitor), *(rng.randint(0, 1) for _ in range(rng.randint(1, 12)))]
+            keys = [ord(visitor), *(rng.randint(0, 1) for _ in range(rng.randint(1, 18)))]
             match = cache.match(visitor, keys)
             entry = fill(cache, visitor, keys)
             assert match < len(keys) == len(entry.keys)
             assert all(entry is not other for other, _ in busy)
             busy.append((entry, keys))
+            if rng.random() < 0.2:
+                cache.share(entry, rng.randint(1, len(keys)))
+        if rng.random() < 0.05:
+            cache.forget(rng.choice("ab"))
         cache.shrink()
-        assert cache.nbytes <= cache.budget or all(e.busy or e.spilled for e in cache._entries)
+        check_counts(cache)
+        assert cache.nbytes <= cache.budget or all(e.busy or e.spilled or not e.cache.nbytes for e in cache._entries)
 
 
 def test_least_recently_used_goes_first() -> None:
-    cache = PrefixCache(lambda: KVCache(1), budget=3 * 2 * 256 * 4)
+    cache = made(budget=3 * 32)
     for n in (1, 2, 3):
         cache.give_back(fill(cache, "v", [n, n, n]))
     assert cache.match("v", [1, 1, 1, 1]) == 3
@@ -69,19 +108,102 @@ def test_least_recently_used_goes_first() -> None:
 
 
 def test_idle_entries_spill_and_come_back() -> None:
-    cache = PrefixCache(lambda: KVCache(1), budget=2 * 256 * 4, spill_budget=10**6)
+    cache = made(budget=32, spill_budget=10**6)
     cache.give_back(fill(cache, "a", [1, 2, 3]))
     cache.give_back(fill(cache, "b", [4, 5, 6]))
-    assert cache._bytes(spilled=True) > 0
+    assert [entry.spilled for entry in cache._entries] == [True, False]
     assert cache.nbytes <= cache.budget
     entry = cache.take("a", [1, 2, 3, 9])
-    assert entry.keys == [1, 2, 3] == held(entry)
+    assert entry.keys == [1, 2, 3] == held(cache, entry)
     assert not entry.spilled
 
 
+def test_an_entry_that_comes_back_makes_room() -> None:
+    cache = made(2, spill_budget=10**6)
+    for visitor in "ab":
+        cache.give_back(fill(cache, visitor, [*range(8)]))
+    entry = cache.take("a", [*range(9)])
+    assert entry.keys == [*range(8)] == held(cache, entry)
+    assert [each.spilled for each in cache._entries] == [False, True]
+
+
+def test_a_branch_copies_a_page_at_most() -> None:
+    cache, whole = made(), [*range(1, 31)]
+    first = fill(cache, "v", whole)
+    copied: list[tuple[int, int]] = []
+    cache._pool.copy = lambda source, target: copied.append((source, target))  # type: ignore[method-assign]
+    branch = cache.take("v", [*whole[:22], 0])
+    assert branch.cache.pages == first.cache.pages[:6]
+    assert not copied
+    branch.cache.reserve(1)
+    assert copied == [(first.cache.pages[5], branch.cache.pages[5])]
+    assert cache._pool.used == 8 + 1
+    cache.give_back(first)
+    assert held(cache, first) == whole
+
+
+def test_what_idle_branches_share_goes_with_the_last_of_them() -> None:
+    cache = made(10)
+    first = fill(cache, "v", [*range(1, 17)])
+    branch = fill(cache, "v", [*range(1, 17), 0])
+    cache.give_back(first)
+    cache.give_back(branch)
+    assert cache._pool.used == 5
+    other = fill(cache, "w", [*range(40)])
+    assert cache._pool.used == 10
+    assert held(cache, other) == [*range(40)]
+
+
+def test_visitors_share_the_system_prompt_and_nothing_else() -> None:
+    cache, system = made(), [7] * 8
+    first = fill(cache, "a", [*system, 1, 2, 3])
+    cache.share(first, 8)
+    second = cache.take("b", [*system, 1, 2, 3, 4])
+    assert second.keys == system
+    assert second.cache.pages == first.cache.pages[:2]
+    cache.give_back(first)
+    cache.forget("a")
+    assert held(cache, second) == system
+    assert cache.match("c", [*system, 1, 2]) == 8
+
+
+def test_pages_come_back_empty() -> None:
+    """What was left in a page, be it no number at all, reaches nobody."""
+    cache = made(1)
+    entry = fill(cache, "a", [1, 2, 3])
+    for held_pages in cache._pool.layer(0):
+        held_pages[entry.cache.pages] = torch.nan
+    cache.give_back(entry)
+    cache.forget("a")
+    other = fill(cache, "b", [5])
+    assert all(not each[other.cache.pages].isnan().any() for each in cache._pool.layer(0))
+
+
+def test_too_few_pages_change_nothing() -> None:
+    cache = made(3)
+    entry = fill(cache, "a", [*range(6)])
+    with pytest.raises(OutOfPages, match="2 pages are needed and 1 are free"):
+        entry.cache.reserve(9)
+    assert (len(entry.cache.pages), cache._pool.free) == (2, 1)
+    entry.cache.reserve(6)
+
+
+def test_a_sequence_finds_room_behind_itself() -> None:
+    """Sequences that grow side by side keep their pages in one piece, which a processor reads without a copy."""
+    cache = made(100)
+    entries = [fill(cache, visitor, [0]) for visitor in "abcd"]
+    for _ in range(40):
+        for entry in entries:
+            entry.cache.reserve(1)
+            entry.cache.length += 1
+    for entry in entries:
+        assert entry.cache.pages == list(range(entry.cache.pages[0], entry.cache.pages[-1] + 1))
+
+
 def test_forget_drops_a_visitors_entries() -> None:
-    cache = PrefixCache(lambda: KVCache(1), budget=10**6)
+    cache = made()
     cache.give_back(fill(cache, "a", [1, 2, 3]))
     cache.forget("a")
     assert cache.match("a", [1, 2, 3, 4]) == 0
     assert len(cache) == 0
+    assert cache.nbytes == 0

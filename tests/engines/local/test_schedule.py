@@ -1,5 +1,6 @@
 """What the next step runs, as a table: who leaves, who comes in, and how many tokens of each; no model is needed for it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -8,16 +9,23 @@ from hypothesis import strategies as st
 
 from magistral_ui.engines.local.schedule import (
     MIN_PREFILL_CHUNK,
-    REVIEW_INTERVAL,
-    DeviceLoad,
     SchedulerLimits,
     SchedulerOutput,
-    held_tokens,
+    needed_pages,
     schedule,
 )
+from magistral_ui.models import memory
 
 LIMITS = SchedulerLimits(max_sequences=4, max_batched_tokens=256, max_batched_tokens_alone=512)
-ROOM = DeviceLoad(budget=10**9, bytes_per_token=1)
+ROOM = 10**9
+"""Pages; a page is a token here."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def pages_of_one_token() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "PAGE_TOKENS", 1)
+        yield
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Slot:
     owner: str = ""
     length: int = 100
     unread: int = 1
-    held_bytes: int = 0
+    held_pages: int = 0
     admitted: int = 0
     turn: int = 0
     stopped: bool = False
@@ -58,7 +66,7 @@ class Case:
 
     waiting: list[Slot] = field(default_factory=list)
     running: list[Slot] = field(default_factory=list)
-    load: DeviceLoad = ROOM
+    pages: int = ROOM
     limits: SchedulerLimits = LIMITS
     cancel: str = ""
     preempt: str = ""
@@ -103,56 +111,54 @@ TABLE = {
     ),
     # What the cache has room for.
     "what fits beside the others comes in": Case(
-        [new("a")], [writing("x", held_bytes=500)], DeviceLoad(625, 1), admit="a", rows={"x": 1, "a": 100}
+        [new("a")], [writing("x", held_pages=500)], 600, admit="a", rows={"x": 1, "a": 100}
     ),
-    "what does not fit waits": Case([new("a")], [writing("x", held_bytes=501)], DeviceLoad(625, 1), rows={"x": 1}),
+    "what does not fit waits": Case([new("a")], [writing("x", held_pages=501)], 600, rows={"x": 1}),
     "one that fits does not overtake one that does not": Case(
-        [new("a", length=500), new("b", length=10)], [writing("x", held_bytes=500)], DeviceLoad(625, 1), rows={"x": 1}
+        [new("a", length=500), new("b", length=10)], [writing("x", held_pages=500)], 600, rows={"x": 1}
     ),
     "one larger than the whole cache comes in alone": Case(
-        [new("a", length=1000)], load=DeviceLoad(10, 1), admit="a", rows={"a": 512}
+        [new("a", length=1000)], pages=10, admit="a", rows={"a": 512}
     ),
-    "and nobody comes in beside it": Case([new("b")], [reading("a", 900)], DeviceLoad(10, 1), rows={"a": 512}),
+    "and nobody comes in beside it": Case([new("b")], [reading("a", 900)], 10, rows={"a": 512}),
     "those that come in together fit together": Case(
-        [new("a"), new("b"), new("c")], load=DeviceLoad(250, 1), admit="ab", rows={"a": 100, "b": 100}
+        [new("a"), new("b"), new("c")], pages=299, admit="ab", rows={"a": 100, "b": 100}
     ),
     "one that has hardly been read counts with its whole length": Case(
-        [new("a")], [reading("x", 400, held_bytes=10)], DeviceLoad(600, 1), rows={"x": 400}
+        [new("a")], [reading("x", 400, held_pages=10)], 549, rows={"x": 400}
     ),
     # Who has to make room.
     "of those that outgrew the cache the last admitted waits again": Case(
-        running=[writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        load=DeviceLoad(100, 1, review=True),
+        running=[writing("a", number=1, held_pages=60), writing("b", number=2, held_pages=60)],
+        pages=100,
         preempt="b",
         rows={"a": 1},
     ),
     "as many as it takes": Case(
-        running=[writing(n, number=i, held_bytes=60) for i, n in enumerate("abcd")],
-        load=DeviceLoad(130, 1, review=True),
+        running=[writing(n, number=i, held_pages=60) for i, n in enumerate("abcd")],
+        pages=230,
         preempt="dc",
         rows={"a": 1, "b": 1},
     ),
     "the last one left runs on, whatever it takes": Case(
-        running=[writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        load=DeviceLoad(10, 1, review=True),
+        running=[writing("a", number=1, held_pages=60), writing("b", number=2, held_pages=60)],
+        pages=10,
         preempt="b",
         rows={"a": 1},
     ),
     "nobody comes in while others are put back": Case(
         [new("c", length=1)],
-        [writing("a", number=1, held_bytes=60), writing("b", number=2, held_bytes=60)],
-        DeviceLoad(100, 1, review=True),
+        [writing("a", number=1, held_pages=60), writing("b", number=2, held_pages=60)],
+        100,
         preempt="b",
         rows={"a": 1},
     ),
-    "bytes are only looked at when it is time": Case(
-        running=[writing("a", held_bytes=60), writing("b", held_bytes=60)],
-        load=DeviceLoad(100, 1),
-        rows={"a": 1, "b": 1},
+    "what is still to be read counts too": Case(
+        running=[reading("a", 60, turn=1), reading("b", 60, turn=2)], pages=200, preempt="b", rows={"a": 60}
     ),
     "a stop may be all the room it takes": Case(
-        running=[writing("a", number=1, held_bytes=60, stopped=True), writing("b", number=2, held_bytes=60)],
-        load=DeviceLoad(100, 1, review=True),
+        running=[writing("a", number=1, held_pages=60, stopped=True), writing("b", number=2, held_pages=60)],
+        pages=100,
         cancel="a",
         rows={"b": 1},
     ),
@@ -196,17 +202,11 @@ def names(slots: tuple[Slot, ...]) -> str:
 
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE)
 def test_the_table(case: Case) -> None:
-    step = schedule(case.waiting, case.running, case.load, case.limits)
+    step = schedule(case.waiting, case.running, case.pages, case.limits)
     assert names(step.cancel) == case.cancel
     assert names(step.preempt) == case.preempt
     assert names(step.admit) == case.admit
     assert {slot.name: count for slot, count in step.rows} == case.rows
-
-
-def test_bytes_are_looked_at_after_a_chunk_and_now_and_then() -> None:
-    assert schedule([], [reading("a", 900)], ROOM, LIMITS).review
-    reviewed = [schedule([], [writing("a")], replace(ROOM, step=n), LIMITS).review for n in range(2 * REVIEW_INTERVAL)]
-    assert [n for n, review in enumerate(reviewed, 1) if review] == [REVIEW_INTERVAL, 2 * REVIEW_INTERVAL]
 
 
 OWNER = st.sampled_from("abc")
@@ -214,13 +214,13 @@ LENGTH = st.integers(2, 2000)
 
 
 @st.composite
-def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits]:
+def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], int, SchedulerLimits]:
     limits = SchedulerLimits(
         max_sequences=draw(st.integers(1, 6)),
         max_batched_tokens=draw(st.integers(32, 300)),
         max_batched_tokens_alone=draw(st.integers(32, 600)),
     )
-    load = DeviceLoad(draw(st.integers(1, 8000)), 1, draw(st.integers(0, 99)), draw(st.booleans()))
+    pages = draw(st.integers(1, 8000))
     running = []
     for number in range(draw(st.integers(0, limits.max_sequences))):
         length = draw(LENGTH)
@@ -228,28 +228,27 @@ def situations(draw: st.DrawFn) -> tuple[list[Slot], list[Slot], DeviceLoad, Sch
         held, stopped = draw(st.integers(0, 3000)), draw(st.booleans())
         running.append(Slot(f"r{number}", draw(OWNER), length, unread, held, number, number, stopped))
     waiting = [Slot.new(f"w{n}", draw(OWNER), draw(LENGTH)) for n in range(draw(st.integers(0, 5)))]
-    return waiting, running, load, limits
+    return waiting, running, pages, limits
 
 
 @given(situations())
-def test_what_comes_in_fits_or_is_alone(situation: tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits]) -> None:
-    waiting, running, load, limits = situation
-    step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
+def test_what_comes_in_fits_or_is_alone(situation: tuple[list[Slot], list[Slot], int, SchedulerLimits]) -> None:
+    waiting, running, pages, limits = situation
+    step: SchedulerOutput[Slot] = schedule(waiting, running, pages, limits)
     left = [slot for slot in running if slot not in (*step.cancel, *step.preempt)]
     together = [*left, *step.admit]
     assert len(together) <= limits.max_sequences
     assert len(together) >= 1 or all(slot.stopped for slot in (*running, *waiting))
-    if step.admit and len(together) > 1:
-        assert sum(held_tokens(slot.length) for slot in together) <= load.budget
-        assert sum(slot.held_bytes for slot in left) + sum(held_tokens(s.length) for s in step.admit) <= load.budget
+    if len(together) > 1:
+        assert sum(needed_pages(slot) for slot in together) <= pages
 
 
 @given(situations())
 def test_a_step_is_bounded_and_leaves_nobody_that_decodes(
-    situation: tuple[list[Slot], list[Slot], DeviceLoad, SchedulerLimits],
+    situation: tuple[list[Slot], list[Slot], int, SchedulerLimits],
 ) -> None:
-    waiting, running, load, limits = situation
-    step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
+    waiting, running, pages, limits = situation
+    step: SchedulerOutput[Slot] = schedule(waiting, running, pages, limits)
     kept = [slot for slot in (*running, *step.admit) if slot not in (*step.cancel, *step.preempt)]
     counts = {slot.name: count for slot, count in step.rows}
     decoding = [slot for slot in kept if slot.unread == 1]
@@ -272,13 +271,13 @@ def test_a_step_is_bounded_and_leaves_nobody_that_decodes(
 def test_nobody_starves(asked: list[tuple[str, int, int]], chunk: int) -> None:
     """Every sequence ends, and while one is read, no two chunks of its own are further apart than there are seats."""
     limits = SchedulerLimits(max_sequences=3, max_batched_tokens=chunk, max_batched_tokens_alone=chunk)
-    load = DeviceLoad(budget=1500, bytes_per_token=1)
+    pages = 1500
     waiting = [Slot.new(f"{n}", owner, length) for n, (owner, length, _) in enumerate(asked)]
     to_write = {f"{n}": count for n, (_, _, count) in enumerate(asked)}
     running: list[Slot] = []
     turns, idle = 0, dict.fromkeys(to_write, 0)
     for _ in range(sum(length + count for _, length, count in asked) + 1):
-        step: SchedulerOutput[Slot] = schedule(waiting, running, load, limits)
+        step: SchedulerOutput[Slot] = schedule(waiting, running, pages, limits)
         assert not step.preempt
         waiting = [slot for slot in waiting if slot not in step.admit]
         for slot in step.admit:

@@ -16,13 +16,14 @@ from magistral_ui.chat.reply import ReplyBuilder
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local import kv_cache
+from magistral_ui.engines.local import decode_step, exact_attention, kv_cache, running_model
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.schedule import SchedulerLimits, SchedulerOutput
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.errors import NotReady, PromptTooLong
+from magistral_ui.models import memory
 from tests.engines.conftest import CPU
 from tests.engines.following import follow
 
@@ -447,18 +448,15 @@ def test_making_room_costs_no_reply(running: RunningModel, monkeypatch: pytest.M
 
 def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who came last is set aside and read again; everybody says what they would have said alone."""
-    monkeypatch.setattr(kv_cache, "MIN_GROWTH_TOKENS", 16)
+    for module in (memory, kv_cache, decode_step, exact_attention):
+        monkeypatch.setattr(module, "PAGE_TOKENS", 64)
+    monkeypatch.setattr(running_model, "pages_held", lambda planned, longest: 4)
     running = RunningModel(vision_loaded, CPU)
-    running.cache.budget = 4 * 32 * running.scheduler._executor.bytes_per_token
     admissions, take = [], running.cache.take
     monkeypatch.setattr(running.cache, "take", lambda *of: admissions.append(of) or take(*of))
-    asked = [request(f"say {n}", f"v{n}", max_tokens=40, seed=n) for n in range(5)]
+    asked = [request(f"say {n}", f"v{n}", max_tokens=70, seed=n) for n in range(5)]
     generations = [running.submit(each) for each in asked]
-    peak = 0
-    while not all(g.ended for g in generations):
-        running.scheduler.step()
-        peak = max(peak, sum(sequence.held_bytes for sequence in running.scheduler._running))
-    assert peak <= 2 * running.cache.budget
+    finish(running, *generations)
     assert len(admissions) > len(asked)  # somebody came in twice
     for each, generation in zip(asked, generations, strict=True):
         assert said(generation) == answer(vision_loaded, each)

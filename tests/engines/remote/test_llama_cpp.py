@@ -22,7 +22,6 @@ from magistral_ui.chat.reply import Reply
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import Broken, Engine, GenerationRequest, Ready
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local.sampler import candidates
 from magistral_ui.engines.remote import request_errors
 from magistral_ui.engines.remote.completion_body import ImageUrls, body_of
 from magistral_ui.engines.remote.engine import RemoteEngine
@@ -32,6 +31,7 @@ from magistral_ui.errors import PromptTooLong
 from magistral_ui.ui.asset_files import ASSETS
 from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.following import follow
+from tests.engines.local.one_row_sampler import candidates
 from tests.engines.remote.conftest import connected, start_llama_cpp
 from tests.servers.processes import ServerProcess
 

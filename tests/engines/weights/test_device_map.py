@@ -1,6 +1,5 @@
 """A model over several devices, on a machine without: the map against accelerate, the forward on tensors that claim so."""
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +16,17 @@ from transformers import (
     PixtralVisionConfig,
 )
 
+from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
-from magistral_ui.engines.local.kv_cache import KVCache, KVLayer
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE
+from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import device_map
 from magistral_ui.models.memory import GIB, plan
 from magistral_ui.models.shape import read_shape
 from tests.engines.conftest import load_folder, text_config
 from tests.engines.local.fake_devices import CPU, Claims, claim
-from tests.engines.local.test_decoder import replayed, step
+from tests.engines.local.test_decoder import step
 
 
 def cards(*gigabytes: int) -> Device:
@@ -94,7 +95,7 @@ def spread(text_folder: Path) -> Iterator[Callable[[list[int]], Decoder]]:
             index = places[-1] if name in ("lm_head", "model.norm") else 0 if layer is None else places[layer]
             for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
                 claim(tensor, torch.device("cuda", index))
-        return Decoder(model, graphs=False)
+        return Decoder(model)
 
     with Claims():
         yield made
@@ -103,18 +104,18 @@ def spread(text_folder: Path) -> Iterator[Callable[[list[int]], Decoder]]:
 BATCHES = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]
 
 
-@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("places", PLACES)
 def test_layers_on_several_devices_say_the_same(
-    spread: Callable[[list[int]], Decoder], places: list[int], recorded: bool
+    spread: Callable[[list[int]], Decoder], places: list[int], paged: bool
 ) -> None:
     model, alone = spread(places), spread([0, 0, 0, 0])
-    if recorded:
-        model._stages.record = replayed
+    if paged:
+        for each in (model, alone):
+            each.decode_with(dict.fromkeys(each.layers.devices, ReferenceAttention()))
     logits = step(model, BATCHES)
     assert torch.equal(logits.to(CPU), step(alone, BATCHES).to(CPU))
     assert logits.device == torch.device("cuda", places[-1])
-    assert set(model._stages._recorded) == ({3} if recorded else set())
     logits = model(
         [DecoderInput(model.new_cache(), [1, 2, 3]), DecoderInput(model.new_cache(), [4])]
     )  # read and written together
@@ -126,22 +127,20 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
     spread: Callable[[list[int]], Decoder], places: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = spread(places)
-    cache, copied = model.new_cache(), model.new_cache()
+    for index, place in enumerate(places[:-1]):
+        assert [each.device for each in model.pool.layer(index)] == [torch.device("cuda", place)] * 2
+    cache = model.new_cache()
     model([DecoderInput(cache, [1, 2, 3, 4])])
-    expected = model([DecoderInput(cache.copy(4), [5])])
-    copied = cache.copy(4)
-    monkeypatch.setattr("magistral_ui.engines.local.kv_cache._on_host", lambda buffer: buffer.to(CPU))
-    for each, there in ((cache, places[:-1]), (copied, places[:-1])):
-        assert where(each) == [torch.device("cuda", index) for index in there]
-        each.spill()
-        assert where(each) == [CPU] * 3
-        each.restore()
-        assert where(each) == [torch.device("cuda", index) for index in there]
-        assert torch.equal(model([DecoderInput(each, [5])]), expected)
-
-
-def where(cache: KVCache) -> list[torch.device]:
-    return [layer._buffers[0].device for layer in cache.layers if layer._buffers]
+    branch = cache.branch(4)
+    expected = model([DecoderInput(branch, [5])])
+    branch.release()
+    monkeypatch.setattr(kv_cache, "_host_buffer", lambda shape, like: torch.empty(shape, dtype=like.dtype))
+    cache.spill()
+    assert cache.pages == [SCRATCH_PAGE]
+    assert model.pool.used == 0
+    model.new_cache().reserve(600)  # other pages take its place
+    cache.restore()
+    assert torch.equal(model([DecoderInput(cache, [5])]), expected)
 
 
 def test_a_hidden_state_that_is_not_moved_would_be_noticed(
@@ -151,18 +150,3 @@ def test_a_hidden_state_that_is_not_moved_would_be_noticed(
     monkeypatch.setattr("magistral_ui.engines.local.decoder.move", lambda tensor, device: tensor)
     with pytest.raises(RuntimeError, match="cuda:1"):
         model([DecoderInput(model.new_cache(), [1, 2, 3])])
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_buffers_hold_what_was_written_and_no_more_than_allowed(seed: int) -> None:
-    rng = random.Random(seed)
-    layer, kept, max_length = KVLayer(max_length=9_000), torch.empty(1, 1, 0, 1), 9_000
-    while kept.shape[2] < max_length:
-        count = min(rng.choice([1, 7, 300, 2_048]), max_length - kept.shape[2])
-        new = torch.rand(1, 1, count, 1)
-        kept = torch.cat([kept, new], dim=2)
-        keys, values = layer.append(new, new)
-        assert torch.equal(keys, kept)
-        assert torch.equal(values, kept)
-        assert layer.nbytes <= 2 * 4 * min(max_length, kept.shape[2] + 2_048 + 256)
-    assert layer.nbytes == 2 * 4 * max_length

@@ -55,7 +55,4 @@ if __name__ == "__main__":
     import spaces  # noqa: F401
 
     replace_the_card()
-    import magistral_ui.engines.local.decoder as forward
-
-    forward.record_on_cuda = None  # type: ignore[assignment]  # no graphs without a card
     runpy.run_path("app.py", run_name="__main__")
