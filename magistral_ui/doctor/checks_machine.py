@@ -98,12 +98,10 @@ def kernels(facts: Facts) -> Finding:
     """Which ones the engine uses here."""
     found = known_part(facts, TorchFacts, "torch")
     parts = [f"attention: {'fused' if found.fused else 'in blocks'}"]
-    if found.type == "cuda":
-        parts += [f"paged decode: {'varlen_attn' if found.paged else 'plain'}", f"nf4 fused: {found.nf4_rows} rows"]
-    elif found.type == "cpu":
+    if found.type == "cpu":
         parts.append(f"nf4: {'AVX512-BF16' if found.fast_nf4 else 'generic'}")
     parts.append(f"compiler: {f'triton {found.triton}' if found.triton else '–'}, {found.compiler or '–'}")
-    return ok(" · ".join(parts))
+    return ok(" · ".join([*parts, *(facts.engine.choices if facts.engine else ())]))
 
 
 def _without(facts: Facts, part: str, otherwise: Message, state: str = "note") -> Finding:

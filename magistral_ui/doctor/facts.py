@@ -93,10 +93,6 @@ class TorchFacts:
     threads: int = 0
     fused: bool = True
     """Whether attention is fused."""
-    paged: bool = False
-    """Whether FlashAttention can decode over pages of keys and values."""
-    nf4_rows: int = 0
-    """Rows of the largest decode step whose nf4 products are fused."""
     triton: str = ""
     compiler: str = ""
 
@@ -195,6 +191,8 @@ class EngineFacts:
     kv_possible: int = 0
     """Bytes that a plan would give to keys and values once all that loading left over is freed."""
     warnings: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    """What the engine told its log: which kernels it chose."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def with_safeguards(**changes: Any) -> Facts:
 def on_card(capability: tuple[int, int] = (8, 9), *, engine: dict[str, Any] | None = None, **changes: Any) -> Facts:
     """With one NVIDIA card, on which the engine held what was planned."""
     card = CardFacts("RTX", 20 * GIB, 24 * GIB, capability)
-    facts = with_torch(type="cuda", cards=(card,), fused=capability >= (8, 0), paged=True, nf4_rows=8, **changes)
+    facts = with_torch(type="cuda", cards=(card,), fused=capability >= (8, 0), **changes)
     memory = {"overhead": GIB // 2, "planned_overhead": GIB, "kv_planned": 8 * GIB, "kv_possible": 8 * GIB}
     return with_engine(facts, precision="nf4", **{**memory, **(engine or {})})
 

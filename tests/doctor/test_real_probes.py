@@ -62,7 +62,7 @@ def test_the_first_layers_are_enough_and_a_wrong_weight_is_noticed() -> None:
     decoder = Decoder(loaded.model)
     assert max(differences(decoder, wanted).values()) < 1e-3
     with torch.no_grad():
-        decoder.norm.weight[0] += 1.0
+        loaded.model.model.language_model.norm.weight[0] += 1.0
     assert max(differences(decoder, wanted).values()) > 0.01
 
 

@@ -37,27 +37,38 @@ PROMPT, WRITTEN = 300, 4
 TOGETHER = 8
 REPLY_TOKENS = 12
 MIN_RUNS, RUN_SECONDS = 3, 1.5
-MAX_WARNING = 200
-"""Characters of a warning that are told."""
+MAX_LINE = 200
+"""Characters of a line of the log that are told."""
 
 
-class Warnings(logging.Handler, AbstractContextManager["Warnings"]):
-    """Collects what the engine warns of meanwhile; it never warns of what people write."""
+class EngineLog(logging.Handler, AbstractContextManager["EngineLog"]):
+    """Collects what the engine logs meanwhile: which kernels it chooses, and what it warns of; never what people write."""
 
     def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: dict[str, None] = {}
-        self._log = logging.getLogger("magistral_ui")
+        super().__init__(logging.INFO)
+        self._lines: dict[str, int] = {}
+        self._log = logging.getLogger("magistral_ui.engines")
+        self._level = self._log.level
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines[record.getMessage().splitlines()[0][:MAX_WARNING]] = None
+        self._lines[record.getMessage().splitlines()[0][:MAX_LINE]] = record.levelno
 
-    def __enter__(self) -> "Warnings":
+    @property
+    def choices(self) -> list[str]:
+        return [line for line, level in self._lines.items() if level < logging.WARNING]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [line for line, level in self._lines.items() if level >= logging.WARNING]
+
+    def __enter__(self) -> "EngineLog":
         self._log.addHandler(self)
+        self._log.setLevel(logging.INFO)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._log.removeHandler(self)
+        self._log.setLevel(self._level)
 
 
 def engine_facts(
@@ -72,7 +83,7 @@ def engine_facts(
         yield {"missing": [missing.key, dict(missing.values)]}
     card = find_card(source.name) or (DEMO if source.folder == DEMO_FOLDER else None)
     yield {"model": card.key if card else "folder"}
-    with Warnings() as told:
+    with EngineLog() as told:
         yield {"stage": "loading"}
         whole = full or inspect_folder(source.folder).shape.parameters < MAX_FLOAT32_PARAMETERS
         loaded = load(source, place, source.precision, lambda _: None, layers=None if whole else QUICK_LAYERS)
@@ -89,7 +100,7 @@ def engine_facts(
         yield {"stage": "reply"}
         yield _reply(running)
         yield _state(running, loaded, place)
-        yield {"warnings": list(told.lines)}
+        yield {"warnings": told.warnings, "choices": told.choices}
 
 
 def _device(wanted: str) -> Device:
@@ -217,10 +228,10 @@ def _state(running: RunningModel, loaded: Loaded, device: Device) -> dict[str, A
     told: dict[str, Any] = {"cudnn": torch.backends.cuda.cudnn_sdp_enabled()}  # type: ignore[no-untyped-call]
     if planned is None or device.type == "cpu":
         return told
-    held = running.kv_bytes
+    held = running.decoder.pool.page_bytes * (running.decoder.pool.pages + 1)
     if device.type == "cuda":
         reserved = sum(torch.cuda.max_memory_reserved(each.torch) for each in device.all)
         told |= {"overhead": reserved - loaded.weights - held, "planned_overhead": planned.working + planned.margin}
     empty_device_cache()
     again = plan_now(loaded, replace(device, hindrance=None), running.decoder.copied_bytes)
-    return told | {"kv_planned": planned.kv_bytes, "kv_possible": again.kv_bytes}
+    return told | {"kv_planned": planned.kv_bytes, "kv_possible": held + again.kv_bytes}

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import Ministral3Config, Ministral3ForCausalLM, MistralConfig, MistralForCausalLM
 
+from magistral_ui.engines.local.attention_choice import use_kernels
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
-from magistral_ui.engines.local.engine_probe import Warnings, difference
+from magistral_ui.engines.local.engine_probe import EngineLog, difference
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS, failure_of, first_error_raised
 from magistral_ui.engines.weights.quantization import can_quantize, quantization
 from magistral_ui.errors import NotAMistralModel
@@ -121,9 +122,10 @@ def _over_two_cards() -> Iterator[dict[str, Any]]:
     model.model.layers[1].to("cuda:1")
     model.model.norm.to("cuda:1")
     model.lm_head.to("cuda:1")
-    with Warnings() as told:
+    with EngineLog() as told:
         decoder = Decoder(model)
+        use_kernels(decoder)
         cache = decoder.new_cache()
         decoder([DecoderInput(cache, tokens[:-1])])
         got = decoder([DecoderInput(cache, tokens[-1:])])[0]
-    yield {"split_difference": difference(got.cpu(), wanted), "split_warnings": list(told.lines)}
+    yield {"split_difference": difference(got.cpu(), wanted), "split_warnings": told.warnings}

@@ -1,4 +1,4 @@
-"""Says, for the doctor, which device torch would use and with which kernels; it loads no model.
+"""Says, for the doctor, which device torch would use and what it finds there; it loads no model.
 
 torch is imported late: what the system knows of its graphics cards is told first, even if torch cannot be imported.
 """
@@ -6,7 +6,6 @@ torch is imported late: what the system knows of its graphics cards is told firs
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from magistral_ui.engines.weights.gpu_diagnosis import find_graphics_cards
@@ -60,20 +59,6 @@ def _kernels(device: "Device") -> Iterator[dict[str, Any]]:
     yield {"triton": _triton(), "compiler": next(filter(shutil.which, COMPILERS), "")}
     if device.type == "cpu":
         yield {"fast_nf4": has_fast_nf4()}
-    if device.type == "cuda":
-        from magistral_ui.engines.local.cuda_graphs import ALWAYS_FUSED, FUSED_ROWS
-
-        rows = FUSED_ROWS.get(device.capability, ALWAYS_FUSED) if device.capability and device.fused else 0
-        yield {"paged": device.fused and _has_paged_attention(), "nf4_rows": rows}
-
-
-def _has_paged_attention() -> bool:
-    """Whether this torch has FlashAttention over pages of keys and values."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return False
-    return {"block_table", "seqused_k"} <= signature(varlen_attn).parameters.keys()
 
 
 def _triton() -> str:
