@@ -26,6 +26,8 @@ class Finding:
     """Names and numbers, the same in every language."""
     messages: tuple[Message, ...] = ()
     """Sentences: what it means, and the remedy."""
+    shared: str | None = None
+    """The value without what a person may have chosen, for an issue; None: there is nothing like that in it."""
 
 
 class PartMissing(LookupError):

@@ -1,6 +1,6 @@
 """Checks of what both engines do with a model on this machine: arithmetic, a sampled reply, paces."""
 
-from magistral_ui.doctor.checks import Check, Finding, fault, known_part, ok
+from magistral_ui.doctor.checks import Check, Finding, PartMissing, fault, known_part, ok
 from magistral_ui.doctor.facts import EngineFacts, Facts, LlamaReplyFacts
 
 LIMITS = {"float32": 0.01}
@@ -25,6 +25,8 @@ def model(facts: Facts) -> Finding:
 
 def forward(facts: Facts) -> Finding:
     failure = facts.failures.get("engine")
+    if failure is not None and "torch" in facts.failures:  # which is told there
+        raise PartMissing("engine")
     if failure is not None:
         return Finding("fault", messages=(failure,))
     if facts.engine is None:

@@ -7,6 +7,9 @@ from magistral_ui.errors import Message
 MIN_FREE = 10 * 10**9
 """Bytes for the smallest model of the family (3B: 7.7 GB), with room for what the app writes beside it."""
 MIN_DATA_FREE = 10**8
+DATA = "MAGISTRAL_UI_DATA_DIR"
+PLAIN_HOSTS = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")
+"""Hosts to listen on that say nothing of anybody's network."""
 
 
 def disk(facts: Facts) -> Finding:
@@ -14,15 +17,15 @@ def disk(facts: Facts) -> Finding:
     told = []
     for folder, name, problem in (
         (found.cache, "HF_HOME", found.cache_problem),
-        (found.data, "MAGISTRAL_UI_DATA_DIR", found.data_problem),
+        (found.data, DATA, found.data_problem),
     ):
         if problem:
             values = {"folder": folder, "reason": problem, "name": name}
             told.append(Message("doctor_folder_unusable", values))
     if not found.data_problem and found.data_free < MIN_DATA_FREE:
-        values = {"folder": found.data, "free": gigabytes(found.data_free), "name": "MAGISTRAL_UI_DATA_DIR"}
+        values = {"folder": found.data, "free": gigabytes(found.data_free), "name": DATA}
         told.append(Message("doctor_disk_low", values))
-    value = f"{found.cache}: {gigabytes(found.cache_free)} GB · {found.data}: {gigabytes(found.data_free)} GB"
+    value = f"HF_HOME: {gigabytes(found.cache_free)} GB · {DATA}: {gigabytes(found.data_free)} GB"
     if told:
         return Finding("fault", value, tuple(told))
     if found.cache_free < MIN_FREE:
@@ -32,15 +35,15 @@ def disk(facts: Facts) -> Finding:
 
 def models(facts: Facts) -> Finding:
     found = _storage(facts)
-    parts = [*found.models]
-    if found.copies:
-        parts.append(f"{found.copies} × nf4/int8: {gigabytes(found.copies_bytes)} GB")
-    value = " · ".join(parts) or "–"
+    copies = [f"{found.copies} × nf4/int8: {gigabytes(found.copies_bytes)} GB"] if found.copies else []
+    value = " · ".join([*found.models, *copies]) or "–"
+    shared = " · ".join([str(len(found.models)), *copies])
     if found.damaged:
-        return Finding("fault", value, found.damaged)
+        return Finding("fault", value, found.damaged, shared)
     if found.partial:
-        return note("doctor_partial", value, count=found.partial, size=gigabytes(found.partial_bytes))
-    return ok(value)
+        values = {"count": found.partial, "size": gigabytes(found.partial_bytes)}
+        return Finding("note", value, (Message("doctor_partial", values),), shared)
+    return Finding("ok", value, (), shared)
 
 
 def hub(facts: Facts) -> Finding:
@@ -59,12 +62,14 @@ def hub(facts: Facts) -> Finding:
 
 
 def port(facts: Facts) -> Finding:
-    value = f"{facts.wanted.host}:{facts.wanted.port}"
+    wanted = facts.wanted
+    value = f"{wanted.host}:{wanted.port}"
+    shared = value if wanted.host in PLAIN_HOSTS else str(wanted.port)
     if facts.port is None:
-        return ok(value)
+        return Finding("ok", value, (), shared)
     if facts.port.key == "port_in_use":
-        return note("doctor_port_in_use", value, port=facts.wanted.port)
-    return Finding("fault", value, (facts.port,))
+        return Finding("note", value, (Message("doctor_port_in_use", {"port": wanted.port}),), shared)
+    return Finding("fault", value, (facts.port,), shared)
 
 
 def _storage(facts: Facts) -> StorageFacts:

@@ -61,8 +61,8 @@ def _show(wanted: Wanted, environment: MutableMapping[str, str], find: Survey) -
     findings = run_all(ALL, facts)
     for line in rows(findings, language, terminal, max(len(check.name) for check in ALL)):
         tell(line)
-    tell(f"\n{summary(findings, language)}\n")
-    tell(text_in(language, "doctor_paste"))
+    for told in (summary(findings, language), text_in(language, "doctor_paste")):
+        tell("\n" + "\n".join(terminal.wrapped(told, 0)))
     tell(f"\n{block(findings)}")
     return findings
 

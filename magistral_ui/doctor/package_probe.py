@@ -22,7 +22,7 @@ MODULES = {"pillow": "PIL", "markdown-it-py": "markdown_it", "linkify-it-py": "l
 
 def package_facts(skipped: Collection[str] = ()) -> Iterator[dict[str, Any]]:
     """All libraries with their versions, then one after another what happens when it is imported; not of those `skipped`."""
-    listed = {each["name"]: each for each in _listed()}
+    listed = {each["name"]: each for each in sorted(_listed(), key=_requirements)}
     yield {"packages": listed}
     for name, each in listed.items():
         if not each["version"] or name in skipped:
@@ -30,6 +30,11 @@ def package_facts(skipped: Collection[str] = ()) -> Iterator[dict[str, Any]]:
         yield {"stage": name}
         yield {name: {"error": _import_error(name)}}
     yield {"stage": ""}
+
+
+def _requirements(listed: dict[str, Any]) -> int:
+    """How many libraries it needs: those that need none come first, since all others may fail because of them."""
+    return len(requires(listed["name"]) or ()) if listed["version"] else 0
 
 
 def _listed() -> Iterator[dict[str, Any]]:

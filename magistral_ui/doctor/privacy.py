@@ -7,7 +7,10 @@ from pathlib import Path
 
 TOKEN = re.compile(r"\b(?:hf|api|sk)_[A-Za-z0-9]{8,}\b|\bsk-[A-Za-z0-9-]{8,}\b")
 CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
-HOMES = re.compile(r"(?:/home/|/Users/|[A-Za-z]:\\+Users\\+)[^/\\\s'\":]+")
+HOMES = re.compile(r"(?:/home/|/Users/)[^/\s'\":]+|[A-Za-z]:\\+Users\\+[^\\'\":,;]+")
+PATH = re.compile(r"(?<![\w.~/:<…])(?:/|[A-Za-z]:\\|~/)[^\s'\",:;()]*[\w/\\][^\s'\",:;()]*")
+SYSTEM = ("/usr/", "/lib", "/opt/", "/etc/", "/proc/", "/sys/", "/dev/", "C:\\Windows", "C:\\Program Files")
+"""How paths begin that nobody chose."""
 ADDRESS = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
 
 
@@ -23,6 +26,19 @@ def without_names(text: str) -> str:
     text = HOMES.sub("~", text)
     text = CREDENTIALS.sub("", TOKEN.sub("<token>", text))
     return _without_user(ADDRESS.sub("<address>", text))
+
+
+def for_issue(text: str) -> str:
+    """`text` in one line for others to read: also without paths but those of the system and of libraries."""
+    return PATH.sub(_shown_to_others, without_names(text)).replace("\n", " ")
+
+
+def _shown_to_others(found: re.Match[str]) -> str:
+    path = found[0]
+    _, separator, library = path.rpartition("site-packages")
+    if separator:
+        return f"…/site-packages{library}"
+    return path if path.startswith(SYSTEM) else "<path>"
 
 
 def _homes() -> set[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from magistral_ui import __version__
 from magistral_ui.doctor.checks import Finding
-from magistral_ui.doctor.privacy import without_names
+from magistral_ui.doctor.privacy import for_issue, without_names
 from magistral_ui.doctor.terminal import Terminal, columns
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import strings, text_in
@@ -14,7 +14,7 @@ FORMAT = 1
 HEAD, END = f"----- magistral-ui doctor {FORMAT} -----", "-----"
 MAX_VALUE = 400
 """Characters of a value in the block."""
-OWN_WORDS = ("model", "folder", "host")
+OWN_WORDS = ("model", "folder", "host", "file", "value")
 """Values of sentences that may hold what a person wrote: they are not in the block."""
 
 
@@ -73,10 +73,11 @@ def block(findings: Mapping[str, Finding]) -> str:
     lines = [HEAD, f"app: {__version__}"]
     for name, finding in findings.items():
         parts: list[str] = [finding.state]
-        if finding.value:
-            parts.append(finding.value[:MAX_VALUE])
+        value = finding.value if finding.shared is None else finding.shared
+        if value:
+            parts.append(value[:MAX_VALUE])
         parts += [_told(message) for message in finding.messages]
-        lines.append(f"{name}: " + " | ".join(without_names(part).replace("\n", " ") for part in parts))
+        lines.append(f"{name}: " + " | ".join(for_issue(part) for part in parts))
     return "\n".join([*lines, END])
 
 

@@ -27,7 +27,7 @@ from magistral_ui.errors import BadSetting, Message
 SYSTEM_SECONDS, STORAGE_SECONDS, HUB_SECONDS = 30.0, 60.0, 40.0
 PACKAGES_SECONDS, DEVICE_SECONDS = 180.0, 120.0
 QUICK_SECONDS, FULL_SECONDS = 300.0, 7_200.0
-MAX_BREAKS = 5
+MAX_BREAKS = 8
 """Libraries that may end the process that imports them before the rest is left alone."""
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """For probes that look for a model: nothing is downloaded unasked."""
@@ -55,8 +55,8 @@ def _with_torch(facts: Facts, ask: Ask, chosen: Wanted) -> Facts:
         return facts
     found = ask("magistral_ui.engines.local.torch_probe:torch_facts", DEVICE_SECONDS, device=wanted.device)
     facts = _with(facts, "torch", TorchFacts, found)
-    if facts.torch is None:
-        return facts
+    if found.failure is not None:
+        return replace(facts, failures={**facts.failures, **dict.fromkeys(("engine", "safeguards"), found.failure)})
     found = ask("magistral_ui.engines.local.safeguard_probe:safeguard_facts", QUICK_SECONDS, OFFLINE)
     facts = _with(facts, "safeguards", SafeguardFacts, found)
     seconds = FULL_SECONDS if wanted.full else QUICK_SECONDS

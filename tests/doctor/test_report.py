@@ -9,6 +9,7 @@ import pytest
 
 from magistral_ui.doctor.checks import Finding, fault, run_all
 from magistral_ui.doctor.command import ALL
+from magistral_ui.doctor.facts import Wanted
 from magistral_ui.doctor.privacy import without_names
 from magistral_ui.doctor.report import END, HEAD, block, exit_code, rows, summary
 from magistral_ui.doctor.terminal import PLAIN_SIGNS, SIGNS, Terminal, columns, language_of
@@ -22,7 +23,9 @@ def test_rows_fit_a_narrow_terminal() -> None:
     findings = run_all(ALL, with_storage(cache_free=10**9))
     lines = list(rows(findings, "en", NARROW, 16))
     assert any("Doesn’t occur" in line for line in lines)
-    assert all(columns(line) <= 40 or "/" in line for line in lines), "only what is to be copied is longer"
+    assert all(columns(line) <= 40 or "/" in line or "_" in line for line in lines), (
+        "only what is to be copied is longer"
+    )
 
 
 @pytest.mark.parametrize("language", ["ja", "zh", "de", "hi", "ar"])
@@ -92,17 +95,21 @@ def test_the_block_has_a_line_for_each_check_in_english() -> None:
 def test_the_block_tells_nothing_of_a_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     home = tmp_path / "ann"
     monkeypatch.setenv("HOME", str(home))
-    reason = f"OSError: {home}/x.so, /home/bob/y, C:\\Users\\Ann Lee\\z, http://ann:secret@proxy:80, hf_abcdefghijklmn"
+    reason = f"OSError: {home}/x.so, /mnt/ann/a.so, {home}/env/lib/site-packages/torch/lib/b.so, /usr/lib/c.so"
+    reason += ", /home/bob/y, C:\\Users\\Ann Lee\\z, http://ann:secret@proxy:80, hf_abcdefghijklmn"
     missing = Message("model_not_found", {"model": f"{home}/my private model"})
-    facts = with_engine(replace(USUAL, storage=with_storage(cache=f"{home}/hub").storage), missing=missing)
+    storage = with_storage(cache="/mnt/ann-s-disk", models=("ann/secret-model",), cache_problem="read-only").storage
+    wanted = Wanted(host="ann-s-computer", port=8000)
+    facts = with_engine(replace(USUAL, storage=storage, wanted=wanted), missing=missing)
     findings = run_all(ALL, facts) | {
         "new": Finding("fault", reason, (Message("doctor_reason_error", {"error": reason}),))
     }
     told = block(findings)
-    for secret in ("ann", "bob", "Ann", "secret", "hf_abc", "private", str(tmp_path)):
+    for secret in ("/mnt", "ann", "bob", "Ann", "Lee", "secret", "hf_abc", "private", str(tmp_path)):
         assert secret not in told.replace("llama", ""), secret
-    assert "~/x.so" in told
-    assert "~/hub" in told
+    assert "…/site-packages/torch/lib/b.so" in told
+    assert "/usr/lib/c.so" in told
+    assert "port: ok | 8000\n" in told
 
 
 def test_other_words_stay() -> None:
