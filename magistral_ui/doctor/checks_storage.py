@@ -41,8 +41,8 @@ def models(facts: Facts) -> Finding:
     if found.damaged:
         return Finding("fault", value, found.damaged, shared)
     if found.partial:
-        values = {"count": found.partial, "size": gigabytes(found.partial_bytes)}
-        return Finding("note", value, (Message("doctor_partial", values),), shared)
+        told = Message("doctor_partial", {"count": found.partial, "size": gigabytes(found.partial_bytes)})
+        return Finding("note", value, (told,), shared)
     return Finding("ok", value, (), shared)
 
 
