@@ -71,8 +71,7 @@ class Bench:
 
     def fresh(self) -> RunningModel:
         """The engine with an empty cache."""
-        for entry in list(self.running.cache._entries):
-            self.running.cache.drop(entry)
+        self.running.cache.shrink(0)
         return self.running
 
     def request(self, tokens: int, new: int, visitor: int = 0, turns: tuple[Turn, ...] = ()) -> GenerationRequest:
