@@ -17,8 +17,8 @@ from transformers import Ministral3Config, Ministral3ForCausalLM, MistralConfig,
 
 from magistral_ui.engines.local.cuda_graphs import WARM_UPS
 from magistral_ui.engines.local.decode_step import DecodeStep, StepInputs
-from magistral_ui.engines.local.decoder import ModelLayers
 from magistral_ui.engines.local.kv_cache import PagePool
+from magistral_ui.engines.local.model_layers import ModelLayers
 from magistral_ui.engines.local.static_inputs import StaticInputs
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from magistral_ui.models.shape import ModelShape

@@ -56,7 +56,7 @@ class SegmentedStep(Protocol):
 
 
 class Layers(Protocol):
-    """What a step computes beside attention; see `decoder.ModelLayers`."""
+    """What a step computes beside attention; see `model_layers.ModelLayers`."""
 
     devices: list[torch.device]
     """Of the layers, in order, then of the head."""

@@ -6,27 +6,25 @@ sequences share a forward. Keys and values are in pages (`kv_cache.py`), which e
 spread over several devices: tokens go in on the first, and logits come out on the last.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import SegmentAttention, rotated
+from magistral_ui.engines.local.attention import SegmentAttention
 from magistral_ui.engines.local.cuda_graphs import StepGraphs, record_steps
 from magistral_ui.engines.local.cuda_recorder import Recorder
 from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_inputs
-from magistral_ui.engines.local.exact_attention import MIN_ROWS, ExactAttention
+from magistral_ui.engines.local.exact_attention import ExactAttention
 from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, KVCache, PagePool
+from magistral_ui.engines.local.model_layers import ModelLayers, move
 from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
 from magistral_ui.engines.local.prompt_attention import PromptAttention
-from magistral_ui.engines.weights.devices import device_of
-from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
+from magistral_ui.engines.weights.joined_weights import join_on_gpu
+from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 from magistral_ui.models.memory import pages_of
 
-Tensors = tuple[torch.Tensor, ...]
 DEFAULT_POOL_TOKENS = 65_536
 """Tokens in a pool that nobody asked for by size."""
 
@@ -34,8 +32,11 @@ DEFAULT_POOL_TOKENS = 65_536
 class Decoder:
     """The decoder of a Mistral checkpoint, run on the submodules of transformers' model where they are."""
 
-    def __init__(self, model: Any) -> None:
-        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
+    def __init__(self, model: Any, *, join: bool = False) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
+
+        `join` lets layers that read the same rows become one on a GPU, too, as they do on a processor.
+        """
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
         self.config = decoder.config
@@ -47,10 +48,13 @@ class Decoder:
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
+        elif join:
+            join_on_gpu(list(decoder.layers))
         if self.device.type == "cuda":
             # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.layers = ModelLayers(decoder, self._head)
+        self._least = least_rows(decoder.layers) if self.device.type == "cpu" else 0
         self._image_features = getattr(model, "get_image_features", None)
         self._pool: PagePool | None = None
         self._attention: ExactAttention | SegmentAttention | PromptAttention
@@ -146,11 +150,10 @@ class Decoder:
         return self._step(inputs) if logits is None else logits
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
-        """On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company."""
+        """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""
         device, layers = self.device, self.layers
         tokens = [token for part in parts for token in part.tokens]
-        least = MIN_ROWS if isinstance(self._attention, ExactAttention) else 0
-        spare = [0] * (least - len(tokens))
+        spare = [0] * (self._least - len(tokens))
         hidden = layers.embed(torch.tensor(tokens + spare, device=device))
         positions: list[int] = []
         slots: list[int] = []
@@ -172,7 +175,7 @@ class Decoder:
             attended = self._attention.attend(queries, keys, values, layout, index, layers.scale(index))
             hidden = layers.close(index, hidden, attended)
         if len(last) < len(hidden):
-            hidden = hidden[torch.tensor(last + [0] * (least - len(last)), device=hidden.device)]
+            hidden = hidden[torch.tensor(last + [0] * (self._least - len(last)), device=hidden.device)]
         return layers.logits(move(hidden, layers.devices[-1]))[: len(last)]
 
     def _pack_head(self, model: Any) -> None:
@@ -209,106 +212,3 @@ class DecoderInput:
     def decodes(self) -> bool:
         """Whether it is part of a decode step: one token, or one with its drafts."""
         return self.wanted == len(self.tokens) and not self.features
-
-
-def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on `device`, or itself if it is there."""
-    return tensor.to(device, non_blocking=True)
-
-
-def on_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """The module, or a copy if its buffers are elsewhere: nothing moves between GPUs while one of them records a graph."""
-    if all(each.device == device for each in module.buffers()):
-        return module
-    other = copy.copy(module)
-    other._buffers = {name: None if each is None else each.to(device) for name, each in module._buffers.items()}
-    return other
-
-
-def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What queries are multiplied by at each position, in float32; None if the model does not scale them.
-
-    Ministral 3 sharpens its attention with each window of positions (`get_llama_4_attn_scale` of transformers).
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    beta, window = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
-    if config.model_type != "ministral3" or not beta or not window:
-        return None
-    return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
-
-
-class ModelLayers:
-    """What a forward computes beside attention, by calls of the model's own modules."""
-
-    def __init__(self, decoder: Any, head: Any) -> None:
-        self._layers = list(decoder.layers)
-        self._norm, self._head = decoder.norm, head
-        self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
-        self._query_scale = query_scale(decoder.config)
-        self._rotaries: dict[torch.device, nn.Module] = {}
-        self.devices: list[torch.device] = []
-        """Of the layers, in order, then of norm and head."""
-        self.locate()
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def locate(self) -> None:
-        """Find out where the layers are; they may have been moved, as to the GPU that a ZeroGPU Space is lent."""
-        self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
-        self._rotaries = {device: on_device(self._rotary, device) for device in self.devices}
-
-    @property
-    def head_dim(self) -> int:
-        width: int = self._layers[0].self_attn.head_dim
-        return width
-
-    @property
-    def first(self) -> Any:
-        """The first layer's module; the others have the same sizes."""
-        return self._layers[0]
-
-    def scale(self, index: int) -> float:
-        """What the products of queries and keys are multiplied by."""
-        scaling: float = self._layers[index].self_attn.scaling
-        return scaling
-
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(rows,) → (rows, hidden)."""
-        hidden: torch.Tensor = self._embed(tokens)
-        return hidden
-
-    def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> Tensors:
-        """What `open` takes of the rows' positions: cos, sin, and the scale of queries if the model has one."""
-        angles = self._rotaries[hidden.device](hidden[None], position_ids=positions[None])
-        cos, sin = (each[0].unsqueeze(1) for each in angles)
-        if self._query_scale is None:
-            return cos, sin
-        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
-
-    def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
-        """The first half of a layer, up to its attention.
-
-        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
-        """
-        layer = self._layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        shape = (len(hidden), -1, attention.head_dim)
-        cos, sin, *scale = tables
-        queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
-        if scale:
-            queries = queries * scale[0]
-        keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
-        return queries, keys, attention.v_proj(normed).view(shape)
-
-    def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """The second half of a layer, after its attention."""
-        layer = self._layers[index]
-        hidden = hidden + layer.self_attn.o_proj(attended)
-        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return out
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary)."""
-        out: torch.Tensor = self._head(self._norm(hidden))
-        return out
