@@ -15,37 +15,46 @@ SMALL, SMALL_SEGMENT, LARGE_SEGMENT = MIB, 2 * MIB, 20 * MIB
 """The largest tensor in a small segment, and the sizes of segments."""
 WORKSPACE, LARGE_WORKSPACE = 20 * MIB, 32 * MIB
 """cuBLAS' workspace for the stream on which steps are recorded: 8.1 MiB in a segment, and 32 MiB from Hopper on."""
-MLP_TENSORS, HIDDEN_TENSORS = 3, 7
-"""Tensors of the MLP's width, and of the hidden size, that a layer holds at the same time."""
+GAPS = 1.2
+"""What gaps between tensors add to small segments."""
 SPLIT_BYTES = 5 * MIB // 8
-"""What FlashAttention takes at most for parts of long sequences, where at most four rows are recorded."""
+"""What FlashAttention takes for the parts of long sequences. Of more than eight rows it may be more than 1 MiB."""
 
 
 def graph_bytes(
     shape: ModelShape, precision: str, buckets: tuple[int, ...], large_workspace: bool = True, *, head: bool = True
 ) -> int:
-    """Bytes that recorded decode steps take on one device: shared pool, workspace, inputs.
+    """Bytes that recorded decode steps take on one device: the shared pool, cuBLAS' workspace and the inputs.
 
     `buckets` are the row counts that are recorded; the scratch page, which every pool of keys and values has, is not counted.
     `large_workspace` is for cards from compute capability 9.0 on. `head`: whether the device computes the logits.
     """
     if not buckets:
         return 0
-    rows, size = max(buckets), value_bytes(precision)
-    logits = rows * shape.vocabulary * size if head else 0
-    wide, hidden = rows * shape.intermediate * size, rows * shape.hidden * size
-    small = HIDDEN_TENSORS * hidden
-    large = 0
-    for tensor, count in ((logits, 2), (wide, MLP_TENSORS)):
-        if tensor > SMALL:
-            large += count * tensor
-        else:
-            small += tensor * count
-    if rows > 4:  # the parts of eight rows may be larger than 1 MiB
-        large = max(large, SMALL + 1)
+    rows = max(buckets)
+    logits = rows * shape.vocabulary * value_bytes(precision) if head else 0
+    small, large = _layer_bytes(shape, precision, rows)
+    if logits > SMALL:  # of the largest step, which are kept, and of the next, until they are copied there
+        large += logits + logits // 2
     else:
-        small += SPLIT_BYTES
-    pool = SMALL_SEGMENT * (1 + -(-small // SMALL_SEGMENT)) + -(-large // LARGE_SEGMENT) * LARGE_SEGMENT
+        small = max(small, logits + _layer_bytes(shape, precision, rows // 2)[0])
+    if rows > 8:
+        large = max(large, SMALL + 1)
+    pool = SMALL_SEGMENT * -(-small // SMALL_SEGMENT) + LARGE_SEGMENT * -(-large // LARGE_SEGMENT)
     products = precision != "nf4" or head
     workspace = (LARGE_WORKSPACE if large_workspace else WORKSPACE) if products else 0
     return pool + workspace + SMALL_SEGMENT
+
+
+def _layer_bytes(shape: ModelShape, precision: str, rows: int) -> tuple[int, int]:
+    """Bytes that a layer holds at the same time, in small and in large segments.
+
+    The MLP has tensors of its width: nf4 three of them, else one of them for gate and up together.
+    """
+    inner, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    row = rows * value_bytes(precision)
+    kept = row * (4 * shape.hidden + 3 * inner + 4 * keys)
+    wide = row * shape.intermediate
+    tensors = (wide, wide, wide) if precision == "nf4" else (2 * wide, wide)
+    mlp = sum(each for each in tensors if each <= SMALL)
+    return int(GAPS * (kept + max(mlp, SPLIT_BYTES))), sum(tensors) - mlp

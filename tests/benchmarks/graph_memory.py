@@ -10,16 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.nn.attention.varlen import varlen_attn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Ministral3Config, Ministral3ForCausalLM, MistralConfig, MistralForCausalLM
 
-from magistral_ui.engines.local.cuda_graphs import WARM_UPS
-from magistral_ui.engines.local.decode_step import DecodeStep, StepInputs
+from magistral_ui.engines.local.cuda_recorder import WARM_UPS
+from magistral_ui.engines.local.decode_step import DecodeStep
+from magistral_ui.engines.local.fused_ops import Pieces
 from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.model_layers import ModelLayers
+from magistral_ui.engines.local.paged_kernels import VarlenAttention
 from magistral_ui.engines.local.static_inputs import StaticInputs
+from magistral_ui.engines.weights.joined_weights import joined_like
+from magistral_ui.engines.weights.packing import join_linears
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from magistral_ui.models.shape import ModelShape
 from tests.benchmarks.caching_allocator import Block, CachingAllocator, splits
@@ -132,35 +135,31 @@ def meta_layers(shape: ModelShape, precision: str, ministral: bool) -> ModelLaye
     )
     with NOWHERE:
         model = kinds[1](config).to(torch.bfloat16).eval()
-    if precision == "nf4":
-        for layer in model.model.layers:
-            for part in (layer.self_attn, layer.mlp):
+    for layer in model.model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            if precision == "bfloat16":
+                join_linears(part, joined_like)
+            else:
                 for name, child in list(part.named_children()):
                     if isinstance(child, nn.Linear):
                         setattr(part, name, FusedProduct(child.out_features))
-    return ModelLayers(model.model, model.lm_head)
+    layers = ModelLayers(model.model, model.lm_head)
+    layers.pieces = Pieces(normalized, added_and_normalized)
+    return layers
 
 
-def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, inputs: StepInputs) -> torch.Tensor:
-    """As VarlenAttention calls it."""
-    starts, longest = (
-        torch.empty(len(queries) + 1, dtype=torch.int32, device=NOWHERE),
-        inputs.tables.shape[1] * PAGE_TOKENS,
-    )
-    out: Any = varlen_attn(
-        queries,
-        keys,
-        values,
-        starts,
-        starts,
-        1,
-        longest,
-        enable_gqa=True,
-        seqused_k=inputs.lengths,
-        block_table=inputs.tables,
-    )
-    del starts
-    return out.flatten(1)
+def normalized(hidden: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """As the CUDA kernel for it: the result, and each row's scale."""
+    scales = hidden.new_empty(len(hidden), 1, dtype=torch.float32)
+    del scales
+    return torch.empty_like(hidden)
+
+
+def added_and_normalized(
+    hidden: torch.Tensor, change: torch.Tensor, weight: torch.Tensor, eps: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    total = hidden + change
+    return total, normalized(total, weight, eps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +231,8 @@ class TracedModel:
         layers.devices = [torch.device("meta", index * devices // len(layers)) for index in range(len(layers))]
         layers.devices.append(layers.devices[-1])
         pool = PagePool([NOWHERE] * len(layers), shape.kv_heads, shape.head_dim, torch.bfloat16, self._width)
-        self._step = DecodeStep(layers, pool, attend)
+        attention = VarlenAttention(NOWHERE)
+        self._step = DecodeStep(layers, pool, dict.fromkeys(layers.devices, attention))
         self._border = 0
         self._events: dict[int, list[list[Event]]] = {}
 
