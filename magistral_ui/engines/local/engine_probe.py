@@ -9,7 +9,7 @@ import random
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import TracebackType
@@ -73,7 +73,7 @@ class EngineLog(logging.Handler, AbstractContextManager["EngineLog"]):
 
 def engine_facts(
     model: str | None = None, device: str = "auto", precision: str = "auto", *, full: bool = False
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """What the engine does with `model`, or with the demo model where that is not on this computer."""
     yield {"stage": "device"}
     place = _device(device)
