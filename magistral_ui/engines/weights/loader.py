@@ -36,6 +36,7 @@ from magistral_ui.engines.weights.quantization import (
     DTYPES,
     held_bytes,
     quantization,
+    quiet_bitsandbytes,
     stored_precision,
     update_skip_list,
 )
@@ -94,6 +95,7 @@ def load(
     `by_way_of_host` loads into host memory first and moves the model in this thread, as ZeroGPU's GPU emulation requires.
     Raises ModelError (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
     """
+    quiet_bitsandbytes()
     card, folder, copy = source.card, source.folder, source.copy
     facts = inspect_folder(folder)
     stored = stored_precision(folder.name, facts.quantization)
