@@ -29,7 +29,7 @@ from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.benchmarks import gguf
+from tests.benchmarks import dispatch, gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
 from tests.benchmarks.requests import WORDS, UniqueRequests
@@ -234,6 +234,7 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         bench = Bench(folder, "bfloat16", times)
         yield at_least("bfloat16: tokens/s of one visitor ÷ `generate`", 1.15, bench.single())
         yield at_least("bfloat16: tokens/s of 8 visitors, long answers ÷ `generate`", 6, bench.whole_job(24, 128))
+        yield from dispatch.rows(bench.fresh(), bench.requests)
         yield from turn_rows("bfloat16", bench)
         del bench
     if only in ("", "float32"):

@@ -118,13 +118,6 @@ def write(
         buffer.view(-1, *buffer.shape[2:]).index_copy_(0, slots, new)
 
 
-def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary position embedding of (rows, heads, head_dim), pairing the two halves of a head (as in Llama)."""
-    half = x.shape[-1] // 2
-    turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)
-    return x * cos + turned * sin
-
-
 def has_fused_attention(device: torch.device) -> bool:
     """Whether attention never holds all its scores there; if it does, memory plans count them."""
     if device.type == "cuda" and torch.cuda.is_available():

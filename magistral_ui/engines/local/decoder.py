@@ -13,14 +13,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from magistral_ui.engines.local.attention import SegmentAttention, rotated
+from magistral_ui.engines.local.attention import SegmentAttention
 from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_inputs
-from magistral_ui.engines.local.exact_attention import MIN_ROWS, ExactAttention
+from magistral_ui.engines.local.exact_attention import ExactAttention
+from magistral_ui.engines.local.fused_ops import LayerOps, Pieces, signed
 from magistral_ui.engines.local.kv_cache import KVCache, PagePool
 from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
 from magistral_ui.engines.local.prompt_attention import PromptAttention
 from magistral_ui.engines.weights.devices import device_of
-from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like, unmap_weights
+from magistral_ui.engines.weights.joined_weights import join_on_gpu
+from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 from magistral_ui.models.memory import pages_of
 
 Tensors = tuple[torch.Tensor, ...]
@@ -31,8 +33,11 @@ DEFAULT_POOL_TOKENS = 65_536
 class Decoder:
     """The decoder of a Mistral checkpoint, run on the submodules of transformers' model where they are."""
 
-    def __init__(self, model: Any) -> None:
-        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode."""
+    def __init__(self, model: Any, *, join: bool = False) -> None:
+        """`model` is a Mistral3ForConditionalGeneration or a MistralForCausalLM, in evaluation mode.
+
+        `join` lets layers that read the same rows become one on a GPU, too, as they do on a processor.
+        """
         inner: Any = model.model
         decoder = getattr(inner, "language_model", inner)
         self.config = decoder.config
@@ -44,10 +49,13 @@ class Decoder:
             pack_linears(decoder)
             self._pack_head(model)
             unmap_weights(model)
+        elif join:
+            join_on_gpu(list(decoder.layers))
         if self.device.type == "cuda":
             # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.layers = ModelLayers(decoder, self._head)
+        self._least = least_rows(decoder.layers) if self.device.type == "cpu" else 0
         self._image_features = getattr(model, "get_image_features", None)
         self._pool: PagePool | None = None
         self._attention: ExactAttention | SegmentAttention | PromptAttention
@@ -136,11 +144,10 @@ class Decoder:
         return self._step(step_inputs([(part.cache, part.tokens) for part in parts], self._width, self.device))
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
-        """On a processor there are never fewer rows than MIN_ROWS, so that a row's results are the same in any company."""
+        """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""
         device, layers = self.device, self.layers
         tokens = [token for part in parts for token in part.tokens]
-        least = MIN_ROWS if isinstance(self._attention, ExactAttention) else 0
-        spare = [0] * (least - len(tokens))
+        spare = [0] * (self._least - len(tokens))
         hidden = layers.embed(torch.tensor(tokens + spare, device=device))
         positions: list[int] = []
         slots: list[int] = []
@@ -162,7 +169,7 @@ class Decoder:
             attended = self._attention.attend(queries, keys, values, layout, index, layers.scale(index))
             hidden = layers.close(index, hidden, attended)
         if len(last) < len(hidden):
-            hidden = hidden[torch.tensor(last + [0] * (least - len(last)), device=hidden.device)]
+            hidden = hidden[torch.tensor(last + [0] * (self._least - len(last)), device=hidden.device)]
         return layers.logits(move(hidden, layers.devices[-1]))[: len(last)]
 
     def _pack_head(self, model: Any) -> None:
@@ -223,6 +230,7 @@ class ModelLayers:
 
     def __init__(self, decoder: Any, head: Any) -> None:
         self._layers = list(decoder.layers)
+        self._ops, self.pieces = [LayerOps(layer) for layer in self._layers], Pieces()
         self._norm, self._head = decoder.norm, head
         self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
         self._query_scale = query_scale(decoder.config)
@@ -253,36 +261,23 @@ class ModelLayers:
         return hidden
 
     def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> Tensors:
-        """What `open` takes of the rows' positions: cos, sin, and the scale of queries if the model has one."""
+        """What `open` takes of the rows' positions: cos, signed sin, and the scale of queries if the model has one."""
         angles = self._rotary(hidden[None], position_ids=positions[None])
         cos, sin = (each[0].unsqueeze(1) for each in angles)
         if self._query_scale is None:
-            return cos, sin
-        return cos, sin, self._query_scale(positions).to(hidden.dtype)[:, None, None]
+            return cos, signed(sin)
+        return cos, signed(sin), self._query_scale(positions).to(hidden.dtype)[:, None, None]
 
     def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
-        """The first half of a layer, up to its attention.
-
-        `tables` are cos and sin, (rows, 1, head_dim), and, if queries are scaled by position, that scale, (rows, 1, 1).
-        """
-        layer = self._layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        shape = (len(hidden), -1, attention.head_dim)
-        cos, sin, *scale = tables
-        queries = rotated(attention.q_proj(normed).view(shape), cos, sin)
-        if scale:
-            queries = queries * scale[0]
-        keys = rotated(attention.k_proj(normed).view(shape), cos, sin)
-        return queries, keys, attention.v_proj(normed).view(shape)
+        """The first half of a layer, up to its attention; `tables` as `LayerOps.open` takes them."""
+        return self._ops[index].open(hidden, tables, self.pieces)
 
     def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The second half of a layer, after its attention."""
-        layer = self._layers[index]
-        hidden = hidden + layer.self_attn.o_proj(attended)
-        out: torch.Tensor = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        return out
+        return self._ops[index].close(hidden, attended, self.pieces)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, vocabulary)."""
-        out: torch.Tensor = self._head(self._norm(hidden))
+        norm = self._norm
+        out: torch.Tensor = self._head(self.pieces.normalized(hidden, norm.weight, norm.variance_epsilon))
         return out

@@ -16,6 +16,7 @@ from magistral_ui.chat.prompt import Prompt
 from magistral_ui.engines.base import GenerationRequest, Loading, Measure, ModelRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local.attention_choice import use_kernels
+from magistral_ui.engines.local.compiled_ops import compile_pieces
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
@@ -47,10 +48,10 @@ class RunningModel:
         self.card = loaded.card
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
-        self.decoder = Decoder(loaded.model)
-        before = held_bytes(loaded.model)
+        self.decoder = Decoder(loaded.model, join=device.type == "cuda")
+        compile_pieces(self.decoder.layers, self.decoder.config.hidden_size, self.decoder.dtype)
         warm_up(self.decoder)
-        laid_out = held_bytes(loaded.model) - before  # on a processor, the first forward unpacks the scales of nf4
+        laid_out = held_bytes(loaded.model) - loaded.weights  # on a processor, packing unpacks the scales of nf4
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
         self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)

@@ -16,7 +16,7 @@ from magistral_ui.engines.weights.devices import Device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.engines.weights.pace_file import keep_estimate, known_estimate, measured_pace
-from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
+from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like
 from magistral_ui.engines.weights.quantization import DTYPES, quantization, quiet_bitsandbytes
 from magistral_ui.models.ladder import Pace
 from magistral_ui.models.shape import ModelShape
@@ -25,8 +25,6 @@ log = logging.getLogger(__name__)
 
 HEAD_ROWS = 8_192
 """Rows of the head that are timed; the time of the whole head is extrapolated from them."""
-ROWS = {"cpu": 4}
-"""Rows of a decode step, as the decoder has them: on a processor never fewer than its smallest product."""
 MIN_RUNS, MAX_RUNS = 3, 9
 RUN_SECONDS = 2.0
 """Time for the runs of one estimate, where MIN_RUNS take less."""
@@ -84,9 +82,10 @@ def _seconds(shape: ModelShape, precision: str, device: Device, rest: Callable[[
     rest()
     layer, head = model.model.layers[0], model.lm_head
     if device.type == "cpu" and can_pack(DTYPES[precision]):
-        pack_linears(layer)
+        pack_linears(layer, join=False)  # transformers' own forward is timed
         head = packed_like(head) or head
-    hidden = torch.randn(1, ROWS.get(device.type, 1), shape.hidden, device=device.torch, dtype=DTYPES[precision])
+    rows = least_rows(layer) if device.type == "cpu" else 1
+    hidden = torch.randn(1, rows, shape.hidden, device=device.torch, dtype=DTYPES[precision])
     tables = model.model.rotary_emb(hidden, torch.arange(hidden.shape[1], device=device.torch)[None])
     of_layer = _least(lambda: layer(hidden, position_embeddings=tables, attention_mask=None), device, rest)
     of_head = _least(lambda: head(hidden[0]), device, rest)

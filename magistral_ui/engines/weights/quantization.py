@@ -89,16 +89,18 @@ def update_skip_list(stored: dict[str, Any]) -> None:
 
 
 def held_bytes(model: Any) -> int:
-    """Bytes of all weights in memory, including quantization scales and tables; shared tensors count once."""
+    """Bytes of all weights in memory, packed ones and quantization scales and tables too; shared tensors count once."""
     seen: dict[int, int] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         for part in (tensor, *_quantization_state(tensor)):
             seen[part.data_ptr()] = part.numel() * part.element_size()
+    packed = 0
     for module in model.modules():
+        packed += getattr(module, "packed_bytes", 0)
         scales = getattr(getattr(module, "weight", None), "SCB", None)
         if scales is not None:
             seen[scales.data_ptr()] = scales.numel() * scales.element_size()
-    return sum(seen.values())
+    return packed + sum(seen.values())
 
 
 def _quantization_state(weight: Any) -> list[torch.Tensor]:

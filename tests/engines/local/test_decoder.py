@@ -17,7 +17,7 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
 from magistral_ui.engines.weights.loader import Loaded
-from magistral_ui.engines.weights.packing import can_pack, pack_linears
+from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.models.cards import DEMO
 from magistral_ui.models.memory import GIB, DeviceBudget, plan
@@ -148,6 +148,24 @@ def test_packed_layers_say_the_same(dtype: torch.dtype) -> None:
         before = layers(rows)
         assert pack_linears(layers) == 2  # the one with a bias stays
         assert torch.allclose(layers(rows), before, atol=1e-2 if dtype == torch.bfloat16 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_joined_layers_say_the_same(dtype: torch.dtype) -> None:
+    """To the last bit, and in as many bytes."""
+    if not can_pack(dtype):
+        pytest.skip(f"this processor does not pack {dtype}")
+    torch.manual_seed(4)
+    mlp = torch.nn.ModuleDict({name: torch.nn.Linear(64, 96, bias=False) for name in ("gate_proj", "up_proj")}).to(
+        dtype
+    )
+    rows, held = torch.randn(5, 64, dtype=dtype), held_bytes(mlp)
+    with torch.inference_mode():
+        apart = [packed_like(each)(rows) for each in mlp.values()]
+        assert pack_linears(mlp) == 2
+        assert torch.equal(mlp["gate_up_proj"](rows), torch.cat(apart, -1))
+    assert list(mlp) == ["gate_up_proj"]
+    assert held_bytes(mlp) == held
 
 
 @pytest.mark.parametrize("tied", [False, True])

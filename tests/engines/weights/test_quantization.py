@@ -24,6 +24,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.loader import Loaded, load
+from magistral_ui.engines.weights.packing import least_rows, pack_linears
 from magistral_ui.engines.weights.quantization import has_fast_nf4, held_bytes, stored_precision, update_skip_list
 from magistral_ui.engines.weights.quantized_cache import QuantizedCopy
 from magistral_ui.engines.weights.source import ModelSource
@@ -159,6 +160,21 @@ def test_scales_that_the_first_forward_unpacks_are_counted(lively: Path) -> None
     assert running.info.plan.weights == model.weights + running.decoder.copied_bytes + unpacked
 
 
+@pytest.mark.skipif(not has_fast_nf4(), reason="only AVX512-BF16 has a layout of its own")
+def test_joined_nf4_layers_say_the_same(lively: Path) -> None:
+    """As bitsandbytes' own, to the last bit, for one row and for many."""
+    apart = loaded(lively, "nf4").model.model.language_model.layers[0].self_attn
+    joined = loaded(lively, "nf4").model.model.language_model.layers[0].self_attn
+    assert pack_linears(joined) == 4
+    assert least_rows(joined) == 1
+    for count in (1, 9):
+        rows = torch.randn(count, apart.q_proj.in_features, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            said = torch.cat([each(rows) for each in (apart.q_proj, apart.k_proj, apart.v_proj)], -1)
+            assert torch.equal(joined.qkv_proj(rows), said)
+            assert torch.equal(joined.qkv_proj(rows[:1]), said[:1])
+
+
 @pytest.mark.parametrize("text_only", [False, True])
 def test_magistral_s_count_is_a_real_model_s(text_only: bool) -> None:
     """Built on the meta device, where tensors have shapes and no bytes."""
@@ -211,8 +227,9 @@ def test_the_engine_writes_with_quantized_weights(
     written = write(running)
     (entry,) = [e for e in running.cache._entries if e.visitor == "ann"]
     start = len(entry.keys) - len(written)
+    untouched = loaded(lively, precision).model
     with torch.inference_mode():
-        logits = model.model(input_ids=torch.tensor([entry.keys])).logits[0, start - 1 : -1].float()
+        logits = untouched(input_ids=torch.tensor([entry.keys])).logits[0, start - 1 : -1].float()
     likeliest = logits.max(-1).values
     chosen = logits[torch.arange(len(written)), torch.tensor(written)]
     assert torch.all(likeliest - chosen < 0.05 * likeliest.abs() + 0.1)  # bfloat16: two that are all but equal may swap
