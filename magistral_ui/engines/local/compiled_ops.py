@@ -32,7 +32,7 @@ FAILURES = (RuntimeError, ImportError, OSError, NotImplementedError, subprocess.
 
 
 class OpenedLayers(Protocol):
-    """What this needs of `decoder.ModelLayers`."""
+    """What this needs of `model_layers.ModelLayers`."""
 
     devices: list[torch.device]
     pieces: Pieces

@@ -3,6 +3,7 @@
 Every row is a query of its own, so nothing here depends on which sequence it belongs to, and attention is one call a layer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,6 +42,12 @@ class SegmentedStep(Protocol):
     devices: list[torch.device]
     """Of the segments, in order."""
 
+    def prepare(self, lengths: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
+        """Take in what each row sees, padding rows among them, before the step runs, or a recording of it is made or replayed.
+
+        `tables` names each row's pages without zeros after the last.
+        """
+
     def segment(self, index: int, state: torch.Tensor | None, inputs: StepInputs) -> torch.Tensor:
         """The hidden state (rows, hidden) after segment `index`; after the last, logits (rows, vocabulary).
 
@@ -49,7 +56,7 @@ class SegmentedStep(Protocol):
 
 
 class Layers(Protocol):
-    """What a step computes beside attention; see `decoder.ModelLayers`."""
+    """What a step computes beside attention; see `model_layers.ModelLayers`."""
 
     devices: list[torch.device]
     """Of the layers, in order, then of the head."""
@@ -86,6 +93,10 @@ class DecodeStep:
             self.devices.append(head)
             self._bounds.append((len(each), len(each)))
 
+    def prepare(self, lengths: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
+        for attention in self.attentions.values():
+            attention.prepare(lengths, tables)
+
     def segment(self, index: int, state: torch.Tensor | None, inputs: StepInputs) -> torch.Tensor:
         hidden = self._layers.embed(inputs.tokens) if state is None else state
         first, end = self._bounds[index]
@@ -99,7 +110,7 @@ class DecodeStep:
         return self._layers.logits(hidden) if index == len(self.devices) - 1 else hidden
 
     def __call__(self, inputs: StepInputs) -> torch.Tensor:
-        """Logits (rows, vocabulary); `inputs` are on the first device."""
+        """Logits (rows, vocabulary); `inputs` may be anywhere."""
         state = None
         for index, device in enumerate(self.devices):
             here = inputs_on(inputs, device)
@@ -120,8 +131,8 @@ def slots_of(cache: KVCache, count: int) -> list[int]:
     ]
 
 
-def step_inputs(parts: list[tuple[KVCache, list[int]]], width: int, device: torch.device) -> StepInputs:
-    """The inputs of a step over each sequence's next tokens; `width` pages a row hold the longest sequence."""
+def step_inputs(parts: list[tuple[KVCache, list[int]]], width: int) -> StepInputs:
+    """The inputs, on the host, of a step over each sequence's next tokens; `width` pages a row hold the longest sequence."""
     tokens: list[int] = []
     positions: list[int] = []
     slots: list[int] = []
@@ -132,9 +143,9 @@ def step_inputs(parts: list[tuple[KVCache, list[int]]], width: int, device: torc
         slots += slots_of(cache, len(new))
         tables += [cache.pages + [SCRATCH_PAGE] * (width - len(cache.pages))] * len(new)
     return StepInputs(
-        torch.tensor(tokens, device=device),
-        torch.tensor(positions, device=device),
-        torch.tensor(slots, device=device),
-        torch.tensor(tables, dtype=torch.int32, device=device),
-        torch.tensor([position + 1 for position in positions], dtype=torch.int32, device=device),
+        torch.tensor(tokens),
+        torch.tensor(positions),
+        torch.tensor(slots),
+        torch.tensor(tables, dtype=torch.int32),
+        torch.tensor([position + 1 for position in positions], dtype=torch.int32),
     )

@@ -6,7 +6,6 @@ sequences share a forward. Keys and values are in pages (`kv_cache.py`), which e
 spread over several devices: tokens go in on the first, and logits come out on the last.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,18 +13,18 @@ import torch
 from torch import nn
 
 from magistral_ui.engines.local.attention import SegmentAttention
+from magistral_ui.engines.local.cuda_graphs import StepGraphs, record_steps
+from magistral_ui.engines.local.cuda_recorder import Recorder
 from magistral_ui.engines.local.decode_step import DecodeStep, slots_of, step_inputs
 from magistral_ui.engines.local.exact_attention import ExactAttention
-from magistral_ui.engines.local.fused_ops import LayerOps, Pieces, signed
-from magistral_ui.engines.local.kv_cache import KVCache, PagePool
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, KVCache, PagePool
+from magistral_ui.engines.local.model_layers import ModelLayers, move
 from magistral_ui.engines.local.paged_attention import PagedAttention, RaggedAttention
 from magistral_ui.engines.local.prompt_attention import PromptAttention
-from magistral_ui.engines.weights.devices import device_of
 from magistral_ui.engines.weights.joined_weights import join_on_gpu
 from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like, unmap_weights
 from magistral_ui.models.memory import pages_of
 
-Tensors = tuple[torch.Tensor, ...]
 DEFAULT_POOL_TOKENS = 65_536
 """Tokens in a pool that nobody asked for by size."""
 
@@ -60,7 +59,10 @@ class Decoder:
         self._pool: PagePool | None = None
         self._attention: ExactAttention | SegmentAttention | PromptAttention
         self._step: DecodeStep | None = None
-        self._width = 0
+        self.graphs: StepGraphs | None = None
+        """Recordings of decode steps."""
+        self.width = 0
+        """Pages of the longest sequence."""
 
     @property
     def device(self) -> torch.device:
@@ -88,8 +90,9 @@ class Decoder:
         self.layers.locate()
         places = self.layers.devices[:-1]
         config = self.config
+        self._step = self.graphs = None
         self._pool = PagePool(places, config.num_key_value_heads, self.layers.head_dim, self.dtype, pages)
-        self._width = pages if longest is None else pages_of(longest)
+        self.width = pages if longest is None else pages_of(longest)
         exact = self.device.type == "cpu"
         self._attention = ExactAttention(self._pool, self.dtype) if exact else SegmentAttention(self._pool, places)
         return self._pool
@@ -99,14 +102,14 @@ class Decoder:
         self._step = DecodeStep(self.layers, self.pool, attentions)
         return self._step
 
+    def record(self, recorder: Recorder | None = None) -> None:
+        """Record decode steps as CUDA graphs, as far as that holds and pays, for as long as the pool that is open now."""
+        if self._step is not None and self.device.type == "cuda":
+            self.graphs = record_steps(self._step, self.layers.first, self.pool, self.width, recorder)
+
     def read_with(self, kernels: dict[torch.device, RaggedAttention]) -> None:
         """Let all other forwards take all sequences' attention in one call of their device's, until another pool is opened."""
         self._attention = PromptAttention(self.pool, self.layers.devices[:-1], kernels)
-
-    @property
-    def width(self) -> int:
-        """Pages of the longest sequence."""
-        return self._width
 
     def new_cache(self) -> KVCache:
         return self.pool.new_cache()
@@ -139,9 +142,12 @@ class Decoder:
         assert self._step is not None
         lengths = [part.cache.length + n for part in parts for n in range(1, len(part.tokens) + 1)]
         tables = [part.cache.pages for part in parts for _ in part.tokens]
-        for attention in self._step.attentions.values():
-            attention.prepare(lengths, tables)
-        return self._step(step_inputs([(part.cache, part.tokens) for part in parts], self._width, self.device))
+        recorded = self.graphs.bucket(len(lengths)) if self.graphs is not None else None
+        spare = (recorded or len(lengths)) - len(lengths)
+        self._step.prepare(lengths + [1] * spare, tables + [[SCRATCH_PAGE]] * spare)
+        inputs = step_inputs([(part.cache, part.tokens) for part in parts], self.width)
+        logits = self.graphs.run(inputs) if self.graphs is not None else None
+        return self._step(inputs) if logits is None else logits
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""
@@ -207,78 +213,3 @@ class DecoderInput:
     def decodes(self) -> bool:
         """Whether it is part of a decode step: one token, or one with its drafts."""
         return self.wanted == len(self.tokens) and not self.features
-
-
-def move(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The tensor on `device`, or itself if it is there."""
-    return tensor.to(device, non_blocking=True)
-
-
-def query_scale(config: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What queries are multiplied by at each position, in float32; None if the model does not scale them.
-
-    Ministral 3 sharpens its attention with each window of positions (`get_llama_4_attn_scale` of transformers).
-    """
-    rope = getattr(config, "rope_parameters", None) or {}
-    beta, window = rope.get("llama_4_scaling_beta"), rope.get("original_max_position_embeddings")
-    if config.model_type != "ministral3" or not beta or not window:
-        return None
-    return lambda positions: 1 + beta * torch.log(1 + torch.floor(positions / window))
-
-
-class ModelLayers:
-    """What a forward computes beside attention, by calls of the model's own modules."""
-
-    def __init__(self, decoder: Any, head: Any) -> None:
-        self._layers = list(decoder.layers)
-        self._ops, self.pieces = [LayerOps(layer) for layer in self._layers], Pieces()
-        self._norm, self._head = decoder.norm, head
-        self._embed, self._rotary = decoder.embed_tokens, decoder.rotary_emb
-        self._query_scale = query_scale(decoder.config)
-        self.devices: list[torch.device] = []
-        """Of the layers, in order, then of norm and head."""
-        self.locate()
-
-    def __len__(self) -> int:
-        return len(self._layers)
-
-    def locate(self) -> None:
-        """Find out where the layers are; they may have been moved, as to the GPU that a ZeroGPU Space is lent."""
-        self.devices = [*(device_of(layer.input_layernorm) for layer in self._layers), device_of(self._norm)]
-
-    @property
-    def head_dim(self) -> int:
-        width: int = self._layers[0].self_attn.head_dim
-        return width
-
-    def scale(self, index: int) -> float:
-        """What the products of queries and keys are multiplied by."""
-        scaling: float = self._layers[index].self_attn.scaling
-        return scaling
-
-    def embed(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(rows,) → (rows, hidden)."""
-        hidden: torch.Tensor = self._embed(tokens)
-        return hidden
-
-    def tables(self, hidden: torch.Tensor, positions: torch.Tensor) -> Tensors:
-        """What `open` takes of the rows' positions: cos, signed sin, and the scale of queries if the model has one."""
-        angles = self._rotary(hidden[None], position_ids=positions[None])
-        cos, sin = (each[0].unsqueeze(1) for each in angles)
-        if self._query_scale is None:
-            return cos, signed(sin)
-        return cos, signed(sin), self._query_scale(positions).to(hidden.dtype)[:, None, None]
-
-    def open(self, index: int, hidden: torch.Tensor, tables: Tensors) -> Tensors:
-        """The first half of a layer, up to its attention; `tables` as `LayerOps.open` takes them."""
-        return self._ops[index].open(hidden, tables, self.pieces)
-
-    def close(self, index: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-        """The second half of a layer, after its attention."""
-        return self._ops[index].close(hidden, attended, self.pieces)
-
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """(rows, vocabulary)."""
-        norm = self._norm
-        out: torch.Tensor = self._head(self.pieces.normalized(hidden, norm.weight, norm.variance_epsilon))
-        return out

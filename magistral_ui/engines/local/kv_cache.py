@@ -45,7 +45,7 @@ class PagePool:
             self._buffers.append(buffer)
             layers |= {index: (buffer[n, 0], buffer[n, 1]) for n, index in enumerate(here)}
         self._layers = [layers[index] for index in range(len(places))]
-        self.pages = pages
+        self.layers, self.pages = len(places), pages
         self.page_bytes = len(places) * 2 * PAGE_TOKENS * heads * head_dim * dtype.itemsize
         self._references = [0] * (pages + 1)
         self._free = pages

@@ -58,6 +58,7 @@ class RunningModel:
         pool = self.decoder.open_pool(pages_held(planned, self.context_length), self.context_length)
         if device.type == "cuda":
             use_kernels(self.decoder)
+            self.decoder.record()
         self.info = replace(loaded.info, context_length=self.context_length, plan=planned)
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)

@@ -16,7 +16,6 @@ from transformers.models.mistral.modeling_mistral import (
 
 from magistral_ui.engines.local import compiled_ops
 from magistral_ui.engines.local.compiled_ops import CompiledPiece, compile_pieces
-from magistral_ui.engines.local.decoder import ModelLayers
 from magistral_ui.engines.local.fused_ops import (
     LayerOps,
     Pieces,
@@ -26,6 +25,7 @@ from magistral_ui.engines.local.fused_ops import (
     rotated,
     signed,
 )
+from magistral_ui.engines.local.model_layers import ModelLayers
 from magistral_ui.engines.weights.packing import can_pack, pack_linears
 
 PRECISIONS = [torch.float32, torch.bfloat16]

@@ -16,7 +16,8 @@ from transformers import (
 from transformers.models.ministral3.modeling_ministral3 import get_llama_4_attn_scale
 
 from magistral_ui.engines.local.decode_step import DecodeStep
-from magistral_ui.engines.local.decoder import Decoder, DecoderInput, query_scale
+from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+from magistral_ui.engines.local.model_layers import query_scale
 from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.weights.loader import Loaded
 from tests.engines.local.fake_devices import CPU, Claims, claim

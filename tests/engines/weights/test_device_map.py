@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from accelerate import init_empty_weights
 from accelerate.utils import check_device_map, compute_module_sizes
+from torch.overrides import TorchFunctionMode
 from transformers import (
     Mistral3Config,
     Mistral3ForConditionalGeneration,
@@ -17,15 +19,18 @@ from transformers import (
 )
 
 from magistral_ui.engines.local import kv_cache
+from magistral_ui.engines.local.cuda_recorder import Compute, Recording
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE
 from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import device_map
+from magistral_ui.models.graph_memory import BUCKETS
 from magistral_ui.models.memory import GIB, plan
 from magistral_ui.models.shape import read_shape
 from tests.engines.conftest import load_folder, text_config
-from tests.engines.local.fake_devices import CPU, Claims, claim
+from tests.engines.local.fake_devices import ACROSS, CPU, Claims, claim, place_of
+from tests.engines.local.recorded_steps import Tape
 from tests.engines.local.test_decoder import step
 
 
@@ -104,17 +109,43 @@ def spread(text_folder: Path) -> Iterator[Callable[[list[int]], Decoder]]:
 BATCHES = [[1, *range(200, 210)], [1, *range(300, 390)], [1, 5, 6, 7]]
 
 
-@pytest.mark.parametrize("paged", [False, True])
+class NothingMoves(TorchFunctionMode):
+    """While it is entered, what moves from a card to another raises, as it does while a graph is recorded."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in ACROSS and place_of(out) != place_of(args[-1] if func is torch.Tensor.copy_ else args[0]):
+            raise RuntimeError(f"{func} from {place_of(args[0])} to {place_of(out)}")
+        return out
+
+
+class CardTape(Tape):
+    def __call__(self, compute: Compute, device: torch.device) -> Recording:
+        def alone() -> torch.Tensor:
+            with NothingMoves():
+                return compute()
+
+        return super().__call__(alone, device)
+
+
+@pytest.mark.parametrize("way", ["ragged", "paged", "recorded"])
 @pytest.mark.parametrize("places", PLACES)
 def test_layers_on_several_devices_say_the_same(
-    spread: Callable[[list[int]], Decoder], places: list[int], paged: bool
+    spread: Callable[[list[int]], Decoder], places: list[int], way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     model, alone = spread(places), spread([0, 0, 0, 0])
-    if paged:
+    if way != "ragged":
         for each in (model, alone):
             each.decode_with(dict.fromkeys(each.layers.devices, ReferenceAttention()))
-    logits = step(model, BATCHES)
-    assert torch.equal(logits.to(CPU), step(alone, BATCHES).to(CPU))
+    if way == "recorded":
+        tape = CardTape()
+        model.record(tape)
+        assert model.graphs is not None
+        assert model.graphs.buckets == BUCKETS
+        assert len(tape.asked) == len(BUCKETS) * len(set(places))
+    logits, expected = step(model, BATCHES), step(alone, BATCHES).to(CPU)
+    assert torch.allclose(logits.to(CPU), expected, atol=1e-4 if way == "recorded" else 0)
     assert logits.device == torch.device("cuda", places[-1])
     logits = model(
         [DecoderInput(model.new_cache(), [1, 2, 3]), DecoderInput(model.new_cache(), [4])]

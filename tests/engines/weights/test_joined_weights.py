@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from magistral_ui.engines.local.decoder import ModelLayers
+from magistral_ui.engines.local.model_layers import ModelLayers
 from magistral_ui.engines.weights.joined_weights import join_on_gpu
 from magistral_ui.engines.weights.quantization import held_bytes
 
