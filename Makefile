@@ -28,7 +28,7 @@ UNIT_TESTS := tests/test_architecture.py tests/test_errors.py tests/test_setting
 OFFLINE := HF_HUB_OFFLINE=1 GRADIO_ANALYTICS_ENABLED=False
 
 .DEFAULT_GOAL := help
-.PHONY: help run run-gguf test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-full-size bench-switching bench-gpu bench-remote bench-visitors stations test-servers test-space test-gguf space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
+.PHONY: help run run-gguf doctor test test-gpu install install-dev format lint lint-types lint-python lint-scripts checks bench bench-page bench-full-size bench-switching bench-gpu bench-remote bench-visitors stations test-servers test-space test-gguf space space-table train-demo evaluate-demo soak-kills soak-lines soak-crowd soak-load soak-attack fuzz audit screenshots translations clean check test-scripts
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ run: install ## open the page; flags go in ARGS="--port 8000"
 
 run-gguf: ## the same for GGUF files alone, without torch: a smaller installation, in .venv-gguf
 	@exec $(MAKE) --no-print-directory run VENV=$(GGUF_VENV) REQUIREMENTS=requirements-gguf.txt
+
+doctor: install ## check this installation and this machine, and say what to fix; ARGS="--full" tries the whole model
+	@$(PY) app.py doctor $(ARGS)
 
 check: checks ## format, lint, types and the unit tests: less than a minute
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)

@@ -14,6 +14,10 @@ from urllib.parse import urlsplit
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
+    if sys.argv[1:2] == ["doctor"]:  # before anything is imported that may be what is broken
+        from magistral_ui.doctor.command import run
+
+        os._exit(run(sys.argv[2:]))  # a child that waits for a driver is not waited for
 
 from magistral_ui.environment import (
     ProxyUnusable,

@@ -14,6 +14,11 @@ class Without(PathFinder):
             return None
         return super().find_spec(name, path, target)
 
+    @classmethod
+    def find_distributions(cls, *args, **kwargs):
+        found = super().find_distributions(*args, **kwargs)
+        return (each for each in found if each.metadata["Name"] not in {MISSING!r})
+
 sys.meta_path[:] = [Without if each is PathFinder else each for each in sys.meta_path]
 """
 

@@ -11,7 +11,6 @@ from functools import cache
 from importlib import resources
 from types import MappingProxyType
 
-from magistral_ui.client import CLIENT
 from magistral_ui.errors import Message, Value
 
 DEFAULT_LANGUAGE = "en"
@@ -22,6 +21,8 @@ COMMAND_LINE_PREFIXES = ("app_", "flag_", "plan_", "space_", "error_space_")
 """Prefixes of keys that only the command line shows, which is in English."""
 PROGRAM_PREFIXES = ("program_", "error_program_")
 """Prefixes of keys that only programs get, in English like the documentation."""
+DOCTOR_PREFIX = "doctor_"
+"""Prefix of keys that only `app.py doctor` shows, which is in the terminal's language."""
 _START_ERRORS = (
     "auth_needs_space bad_flag bad_setting base_url_missing port_in_use serve_error share_failed address_not_here "
     "address_not_spoken host_unknown not_listening port_forbidden auth_file_not_sound auth_names_alike auth_not_sound "
@@ -47,7 +48,12 @@ def strings(language: str = DEFAULT_LANGUAGE) -> Mapping[str, Text]:
 
 
 def for_pages(language: str) -> Mapping[str, Text]:
-    """The texts that a page may need: those to translate."""
+    """The texts that a page may need."""
+    return {key: text for key, text in to_translate(language).items() if not key.startswith(DOCTOR_PREFIX)}
+
+
+def to_translate(language: str) -> Mapping[str, Text]:
+    """The texts that people get in their language: those of the page and of the doctor."""
     found = strings(language).items()
     return {
         key: text
@@ -78,6 +84,8 @@ def sentence(message: Message, language: str = DEFAULT_LANGUAGE) -> str:
 
 def sentence_for_client(message: Message) -> str:
     """The same in the language of the client whose request is being served."""
+    from magistral_ui.client import CLIENT  # late: the doctor needs texts also where a library of that module is broken
+
     return sentence(message, CLIENT.get().find_language() or DEFAULT_LANGUAGE)
 
 

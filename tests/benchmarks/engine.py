@@ -34,7 +34,7 @@ from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.quantization import has_fast_nf4
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.benchmarks import gguf
+from tests.benchmarks import dispatch, gguf
 from tests.benchmarks.gguf_model import make_gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
@@ -271,6 +271,7 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         yield at_least("bfloat16: tokens/s of 8 visitors, long answers ÷ `generate`", 11, bench.whole_job(24, 128))
         if shutil.which("g++"):
             yield told("bfloat16: a decode step of one visitor, compiled between products ÷ plain", bench.compiled())
+        yield from dispatch.rows(bench.fresh(), bench.requests)
         yield from turn_rows("bfloat16", bench)
         del bench
     if only in ("", "nf4") and has_fast_nf4():

@@ -9,7 +9,7 @@ import magistral_ui
 from magistral_ui import errors
 from magistral_ui.chat.sampling import PARAMETERS
 from magistral_ui.errors import MagistralUIError, Message, ParameterRefused, PortInUse
-from magistral_ui.i18n.texts import sentence, strings, text
+from magistral_ui.i18n.texts import DOCTOR_PREFIX, sentence, strings, text
 from magistral_ui.models.cards import CARDS
 
 PACKAGE = Path(magistral_ui.__file__).parent
@@ -51,9 +51,14 @@ def test_every_error_has_a_sentence(error: type[MagistralUIError]) -> None:
 def test_every_key_that_the_code_raises_has_a_sentence() -> None:
     found = set(RAISED.findall(sources("*.py")))
     assert "picture_broken" in found  # the pattern still finds them
-    notes = {key for key in found if key.startswith("app_")}  # what the terminal says is no error
+    notes = {key for key in found if key.startswith(("app_", "doctor_"))}  # what the terminal says is no error
     assert notes <= strings().keys()
     assert {key for key in found - notes if f"error_{key}" not in strings()} == set()
+
+
+def test_every_text_of_the_doctor_is_there_and_used() -> None:
+    named = set(re.findall(r'"(doctor_[a-z0-9_]+)"', sources("*.py")))
+    assert named == {key for key in strings() if key.startswith(DOCTOR_PREFIX)}
 
 
 def test_every_image_refusal_that_the_errors_promise_has_a_sentence() -> None:

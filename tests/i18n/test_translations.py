@@ -4,7 +4,7 @@ import pytest
 
 from magistral_ui.i18n import texts as i18n
 from magistral_ui.i18n.languages import LANGUAGES, offered
-from magistral_ui.i18n.texts import for_pages, text_in, translated
+from magistral_ui.i18n.texts import text_in, to_translate, translated
 from tests.i18n import translations
 from tests.i18n.translations import faults, missing
 
@@ -32,7 +32,7 @@ def test_texts_have_the_placeholders_and_the_plural_forms_of_their_language(code
 
 @pytest.mark.parametrize("code", LANGUAGES)
 def test_texts_are_translated_and_not_left_in_english(code: str) -> None:
-    english = for_pages("en")
+    english = to_translate("en")
     longer = [key for key, text in english.items() if isinstance(text, str) and text.count(" ") >= 3]
     assert longer
     same = [key for key in longer if code != "en" and translated(code).get(key) == english[key]]
@@ -51,7 +51,7 @@ def test_texts_are_translated_and_not_left_in_english(code: str) -> None:
 def test_a_faulty_text_is_found(monkeypatch: pytest.MonkeyPatch, text: i18n.Text, fault: str) -> None:
     texts: dict[str, dict[str, i18n.Text]] = {"en": {"hours": {"one": "{count} h", "other": "{count} h"}}}
     texts["ro"] = {"hours": text}
-    monkeypatch.setattr(translations, "for_pages", lambda code: texts[code])
+    monkeypatch.setattr(translations, "to_translate", lambda code: texts[code])
     monkeypatch.setattr(translations, "translated", lambda code: texts[code])
     monkeypatch.setattr(translations, "_twice", lambda code: [])
     (told,) = {each.split(":")[0] for each in faults("ro")}

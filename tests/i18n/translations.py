@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from magistral_ui.i18n.languages import LANGUAGES
-from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, for_pages, translated
+from magistral_ui.i18n.texts import DEFAULT_LANGUAGE, PLACEHOLDER, Text, to_translate, translated
 
 _CATEGORIES = {
     "ar": "zero one two few many other",
@@ -27,12 +27,12 @@ def categories(language: str) -> tuple[str, ...]:
 
 def missing(language: str) -> list[str]:
     """The keys that have no text in `language`."""
-    return [key for key in for_pages(DEFAULT_LANGUAGE) if key not in translated(language)]
+    return [key for key in to_translate(DEFAULT_LANGUAGE) if key not in translated(language)]
 
 
 def faults(language: str) -> list[str]:
     """The faults of the existing texts, one line each."""
-    english, found = for_pages(DEFAULT_LANGUAGE), translated(language)
+    english, found = to_translate(DEFAULT_LANGUAGE), translated(language)
     told = [f"{key} is not a key in en.json" for key in found if key not in translated(DEFAULT_LANGUAGE)]
     for key, text in found.items():
         if key in english:
@@ -91,7 +91,7 @@ def main() -> int:
         found += len(told)
         for each in told:
             print(f"{code} ({language.name}): {each}")
-    print(f"{len(for_pages(DEFAULT_LANGUAGE))} texts, {len(LANGUAGES)} languages: {found or 'no'} faults")
+    print(f"{len(to_translate(DEFAULT_LANGUAGE))} texts, {len(LANGUAGES)} languages: {found or 'no'} faults")
     return bool(found)
 
 

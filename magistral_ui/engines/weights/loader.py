@@ -77,6 +77,8 @@ class Loaded:
     """Bytes in memory, as measured."""
     layers: tuple[int, ...]
     """Decoder layers on each device."""
+    all_layers: int
+    """Of the checkpoint: more than are loaded where only the first were asked for."""
 
 
 def load(
@@ -88,20 +90,23 @@ def load(
     context_length: int | None = None,
     closing: threading.Event | None = None,
     by_way_of_host: bool = False,
+    layers: int | None = None,
 ) -> Loaded:
     """Load the model that was found, and save a quantized copy where `source` says so; `precision` may be `auto`.
 
     `by_way_of_host` loads into host memory first and moves the model in this thread, as ZeroGPU's GPU emulation requires.
+    `layers` loads only so many of the decoder's first layers: enough to try the engine, of no use for replies.
     Raises ModelError (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
     """
     card, folder, copy = source.card, source.folder, source.copy
     facts = inspect_folder(folder)
+    all_layers, facts = facts.shape.layers, _with_layers(facts, layers)
     stored = stored_precision(folder.name, facts.quantization)
-    plan = choose_plan(
-        card.name, facts.shape, device, stored or precision, context_length, facts.bytes if stored else None
-    )
+    known_bytes = facts.bytes if stored and layers is None else None
+    plan = choose_plan(card.name, facts.shape, device, stored or precision, context_length, known_bytes)
     precision = plan.precision
     config = _read_config(folder)
+    config.get_text_config().num_hidden_layers = facts.shape.layers
     config.tie_word_embeddings = facts.shape.tied  # as the weights have it; the configuration is not always right
     if stored:
         update_skip_list(config.quantization_config)
@@ -154,7 +159,13 @@ def load(
         shape=shape,
         weights=held_bytes(model),
         layers=tuple(share.layers for share in plan.shares),
+        all_layers=all_layers,
     )
+
+
+def _with_layers(facts: FolderFacts, layers: int | None) -> FolderFacts:
+    """`facts` as if the decoder had at most so many layers."""
+    return replace(facts, shape=replace(facts.shape, layers=min(layers or facts.shape.layers, facts.shape.layers)))
 
 
 def _image_notice(own: ModelShape, planned: ModelShape) -> tuple[Message, ...]:

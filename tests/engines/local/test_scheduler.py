@@ -176,7 +176,10 @@ def test_a_branch_does_not_cost_the_longer_one(running: RunningModel) -> None:
     assert usage(generation).reused_tokens > 200
 
 
-def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("only_the_draw", [False, True])
+def test_one_failure_is_one_persons(
+    running: RunningModel, monkeypatch: pytest.MonkeyPatch, only_the_draw: bool
+) -> None:
     good, bad, alone = request("good", seed=3), request("bad", seed=4), request("good", "bob", seed=3)
     unharmed = running.submit(alone)
     finish(running, unharmed)
@@ -188,11 +191,14 @@ def test_one_failure_is_one_persons(running: RunningModel, monkeypatch: pytest.M
 
     def broken(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
         logits = real(self, parts)  # so that everybody's caches have grown when it breaks
-        if victim.entry is not None and any(part.cache is victim.entry.cache for part in parts):
-            raise RuntimeError("injected")
+        for part, row in zip(parts, logits, strict=True):
+            if victim.entry is not None and part.cache is victim.entry.cache:
+                if not only_the_draw:
+                    raise RuntimeError("injected")
+                row.fill_(torch.nan)
         return logits
 
-    monkeypatch.setattr(Decoder, "__call__", broken)
+    monkeypatch.setattr(Decoder, "__call__", torch.inference_mode()(broken))
     finish(running, *generations)
     assert isinstance(events(generations[1])[-1], Failed)
     assert events(generations[1])[-1].key == "generation_failed"  # type: ignore[union-attr]

@@ -1,0 +1,123 @@
+"""Says, for the doctor, what of the Hub's cache and the app's own data is on the disks, and how much room there is."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from magistral_ui.errors import ModelError, ModelNotFound
+
+TWICE_BYTES = 10**8
+"""Smaller files count as nothing: a tokenizer may be there twice."""
+NAME = "magistral-ui"
+
+
+def storage_facts(data_dir: str | None = None) -> Iterator[dict[str, Any]]:
+    """Facts of the Hub's cache, and of the data folder: the one that is named, or the user's."""
+    yield {"stage": "huggingface_hub"}
+    from magistral_ui.engines.weights.hub_cache import hub_cache
+    from magistral_ui.engines.weights.large_files import existing_folder
+
+    cache = hub_cache()
+    yield {"stage": "cache"}
+    yield {"cache": _shown(cache), "cache_free": shutil.disk_usage(existing_folder(cache)).free}
+    yield {"cache_problem": _problem(existing_folder(cache)), "symlinks": _has_symlinks(existing_folder(cache))}
+    yield {"stage": "data"}
+    data = _data_folder(data_dir)
+    yield {"data": _shown(data), "data_free": shutil.disk_usage(existing_folder(data)).free}
+    yield {"data_problem": _problem(existing_folder(data))}
+    yield {"stage": "models"}
+    yield from _models(cache)
+
+
+def _models(cache: Path) -> Iterator[dict[str, Any]]:
+    from magistral_ui.engines.weights.gguf_record import recorded_models, recorded_repositories
+    from magistral_ui.engines.weights.held_repositories import HeldRepositories
+    from magistral_ui.engines.weights.quantized_cache import copies_held
+    from magistral_ui.models.cards import find_card
+
+    held, complete = HeldRepositories(), []
+    for name in held.names():
+        if held.is_complete(name, find_card(name)):
+            complete.append(name)
+    for name in recorded_repositories():
+        complete += [f"{name}:{each.label}" for each in recorded_models(name) if each.is_complete]
+    count, size = copies_held()
+    yield {"models": complete, "copies": count, "copies_bytes": size}
+    partial = [file for end in ("partial", "incomplete") for file in cache.glob(f"models--*/blobs/*.{end}")]
+    yield {"partial": len({file.parent for file in partial}), "partial_bytes": sum(map(_size, partial))}
+    yield {"twice_bytes": _twice(cache)}
+    yield {"damaged": [each for name in complete if (each := _damage(name)) is not None]}
+
+
+def _damage(name: str) -> list[Any] | None:
+    """What is wrong with a complete model's weights, by their headers; None: nothing."""
+    from magistral_ui.engines.weights.hub import held_snapshot
+    from magistral_ui.engines.weights.pinned_revision import recorded
+    from magistral_ui.models.cards import find_card
+    from magistral_ui.models.folder import inspect_folder
+
+    card = find_card(name)
+    revision = recorded(name) or (card.revision if card else None)
+    try:
+        if (snapshot := held_snapshot(name, revision)) is not None:
+            inspect_folder(snapshot.folder)
+    except ModelNotFound:
+        return None
+    except ModelError as error:
+        return [error.message.key, dict(error.message.values)]
+    return None
+
+
+def _twice(cache: Path) -> int:
+    """Bytes of files of snapshots that are copies of a blob, instead of a link to it."""
+    total = 0
+    for repository in cache.glob("models--*"):
+        blobs = {_size(blob) for blob in repository.glob("blobs/*") if blob.suffix not in (".partial", ".incomplete")}
+        copied = [file for file in repository.glob("snapshots/*/*") if not file.is_symlink() and file.is_file()]
+        total += sum(size for file in copied if (size := _size(file)) >= TWICE_BYTES and size in blobs)
+    return total
+
+
+def _data_folder(named: str | None) -> Path:
+    from platformdirs import user_data_path
+
+    return Path(named).expanduser() if named else user_data_path(NAME, appauthor=False)
+
+
+def _problem(folder: Path) -> str:
+    """Why nothing can be written in `folder`; empty if it can."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x" * 4_096)
+            file.flush()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
+
+
+def _has_symlinks(folder: Path) -> bool:
+    """Whether a symbolic link can be made in `folder`; True where nothing can be."""
+    try:
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            try:
+                (Path(place) / "link").symlink_to("target")
+            except (OSError, NotImplementedError):
+                return False
+    except OSError:
+        pass
+    return True
+
+
+def _size(file: Path) -> int:
+    with suppress(OSError):
+        return file.stat().st_size
+    return 0
+
+
+def _shown(folder: Path) -> str:
+    home = os.path.expanduser("~")
+    return str(folder).replace(home, "~", 1) if str(folder).startswith(home) else str(folder)

@@ -1,0 +1,134 @@
+"""What the probes find with the demo model and an empty cache, in this process."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from magistral_ui.doctor.facts import EngineFacts, HubFacts, SafeguardFacts, StorageFacts, SystemFacts, TorchFacts, read
+from magistral_ui.doctor.package_probe import package_facts
+from magistral_ui.doctor.system_probe import choice_facts, port_facts, system_facts, zerogpu_granted
+from magistral_ui.engines.local import engine_probe, safeguard_probe
+from magistral_ui.engines.local.decoder import Decoder
+from magistral_ui.engines.local.engine_probe import differences, engine_facts, reference
+from magistral_ui.engines.local.safeguard_probe import out_of_memory_is_named, safeguard_facts
+from magistral_ui.engines.local.torch_probe import torch_facts
+from magistral_ui.engines.weights import hub_cache
+from magistral_ui.engines.weights.devices import find_device
+from magistral_ui.engines.weights.hub_probe import hub_facts
+from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.source import ModelSource
+from magistral_ui.engines.weights.storage_probe import storage_facts
+from magistral_ui.models.cards import DEMO
+from magistral_ui.models.folder import DEMO_FOLDER
+
+
+def all_of(found: Iterator[dict[str, Any]]) -> dict[str, Any]:
+    whole: dict[str, Any] = {}
+    for each in found:
+        whole |= each
+    return whole
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_probe, "RUN_SECONDS", 0.0)
+
+
+def test_the_engine_computes_as_transformers_does() -> None:
+    found = read(EngineFacts, all_of(engine_facts("demo", "cpu")))
+    assert (found.model, found.precision, found.layers, found.all_layers) == ("demo", "float32", 4, 4)
+    assert found.differences.keys() == {"prefill", "decode", "8 together"}
+    assert 0 < max(found.differences.values()) < 1e-3
+    assert (found.failure, found.reply_tokens, found.missing) == ("", engine_probe.REPLY_TOKENS, None)
+    assert [each.sequences for each in found.paces] == [1, 8]
+
+
+def test_a_model_that_is_not_here_is_not_downloaded() -> None:
+    found = read(EngineFacts, all_of(engine_facts("ministral-3-3b", "cpu")))
+    assert found.model == "demo"
+    assert found.missing is not None
+    assert found.missing.key in ("doctor_model_missing", "device_too_small")
+
+
+def test_the_first_layers_are_enough_and_a_wrong_weight_is_noticed() -> None:
+    source, device = ModelSource(DEMO, DEMO_FOLDER, "demo"), find_device("cpu")
+    loaded = load(source, device, "float32", lambda _: None, layers=2)
+    assert (loaded.shape.layers, loaded.all_layers) == (2, 4)
+    wanted = reference(loaded)
+    decoder = Decoder(loaded.model)
+    assert max(differences(decoder, wanted).values()) < 1e-3
+    with torch.no_grad():
+        loaded.model.model.language_model.norm.weight[0] += 1.0
+    assert max(differences(decoder, wanted).values()) > 0.01
+
+
+def test_safeguards_work_with_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(SafeguardFacts, all_of(safeguard_facts()))
+    assert found.out_of_memory_named
+    assert found.types_refused
+    assert 0 < found.position_scale < 1e-3
+    monkeypatch.setattr(safeguard_probe, "first_error_raised", nullcontext)
+    assert not out_of_memory_is_named(), "transformers alone says nothing of memory"
+
+
+def test_torch_and_its_device_are_described() -> None:
+    found = read(TorchFacts, all_of(torch_facts("cpu")))
+    assert found.version == torch.__version__
+    assert (found.type, found.cards) == ("cpu", ())
+    assert "nf4" in found.precisions
+
+
+def test_the_computer_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(SystemFacts, all_of(system_facts()))
+    assert found.cores > 0
+    assert found.memory > found.free > 0
+    assert found.zerogpu_granted is None
+    assert 0 < 2 * zerogpu_granted() <= 61
+    assert all_of(choice_facts("x.gguf", "auto")) == {"gguf": True}
+    assert all_of(choice_facts("demo", "nf4")) == {"gguf": False}
+
+
+def test_a_port_is_free_or_not() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert all_of(port_facts("127.0.0.1", port))["problem"][0] == "port_in_use"
+    assert all_of(port_facts("127.0.0.1", port)) == {}
+
+
+def test_offline_the_hub_is_not_asked() -> None:
+    found = read(HubFacts, all_of(hub_facts()))
+    assert found.offline
+    assert (found.problem, found.milliseconds) == (None, 0)
+
+
+def test_what_is_on_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "hub"
+    blobs, snapshot = cache / "models--a--b" / "blobs", cache / "models--a--b" / "snapshots" / "1"
+    blobs.mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    (blobs / "1.partial").write_bytes(b"x" * 10)
+    for copy in (blobs / "2", snapshot / "model.safetensors"):
+        with copy.open("wb") as file:
+            file.truncate(2 * 10**8)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(cache))
+    found = read(StorageFacts, all_of(storage_facts(str(tmp_path / "data"))))
+    assert (found.partial, found.partial_bytes, found.twice_bytes) == (1, 10, 2 * 10**8)
+    assert (found.cache_problem, found.data_problem, found.symlinks) == ("", "", True)
+    assert found.data == str(tmp_path / "data")
+    assert found.cache_free > 0
+
+
+def test_libraries_are_listed_with_their_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = package_facts(skipped=[])
+    listed = next(found)["packages"]
+    assert listed["torch"]["fits"]
+    assert listed["torch"]["wanted"] == "==2.13.0"
+    assert listed["gradio"]["version"]
+    assert listed["mcp"]["wanted"] == ""
+    assert next(found)["stage"] in listed
