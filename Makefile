@@ -117,7 +117,7 @@ bench-full-size: install-dev ## a full-size Ministral 3 with random weights on t
 bench-switching: install-dev ## switch between it and the demo model: what each state holds, and how long each switch takes (minutes, 10 GB of disk)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.switching $(ARGS)
 
-bench-gpu: install-dev ## the same on a CUDA GPU, with Magistral's shape
+bench-gpu: install-dev ## measure the engine on a CUDA GPU with Magistral's width; writes docs/benchmarks.md (10 minutes)
 	@$(OFFLINE) $(PY) -W ignore -m tests.benchmarks.gpu $(ARGS)
 
 test-servers: install-dev ## the remote engine on vLLM and transformers serve, installed once into .servers (minutes, 4 GB)

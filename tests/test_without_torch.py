@@ -65,6 +65,16 @@ def test_the_plan_of_this_machine_is_begun(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+def test_the_doctor_finds_nothing_to_mend(tmp_path: Path) -> None:
+    told = ended(tmp_path, str(APP), "doctor")
+    assert told.returncode == 0, told.stdout
+    assert "torch: note | doctor_no_torch\n" in told.stdout
+    assert "llama-reply: ok | " in told.stdout
+    assert "forward: skipped\n" in told.stdout
+    assert "unchecked |" not in told.stdout
+    assert str(tmp_path) not in told.stdout
+
+
 def test_safetensors_get_a_sentence_with_the_two_remedies(tmp_path: Path) -> None:
     told = ended(tmp_path, str(APP), "--model", "ministral-3-8b", "--precision", "nf4")
     assert told.returncode == 2, told.stderr

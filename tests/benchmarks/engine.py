@@ -8,11 +8,13 @@ All times are CPU seconds of one thread, so that a busy machine changes little; 
 import argparse
 import gc
 import os
+import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +26,20 @@ from magistral_ui.chat.prompt import AssistantTurn, Prompt, Turn, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.compiled_ops import compile_pieces
+from magistral_ui.engines.local.fused_ops import Pieces
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.quantization import has_fast_nf4
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from tests.benchmarks import dispatch, gguf
+from tests.benchmarks.gguf_model import make_gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
 from tests.benchmarks.requests import WORDS, UniqueRequests
-from tests.benchmarks.table import Row, at_least, at_most, measured, write_table
+from tests.benchmarks.table import Row, at_least, at_most, measured, told, write_table
 
 CPU = Device("cpu", "CPU", 2**34, 2**34)
 
@@ -147,6 +153,27 @@ class Bench:
 
         return statistics.median(seconds(1) / seconds(visitors) for _ in range(self.times))
 
+    def compiled(self, steps: int = 16) -> float:
+        """A decode step of one visitor with what torch compiles between products ÷ one without, at 64 tokens."""
+        layers, decoder = self.running.decoder.layers, self.running.decoder
+        plain = layers.pieces
+        compile_pieces(layers, decoder.config.hidden_size, decoder.dtype, allowed=lambda _: True)
+        pieces = layers.pieces
+        assert pieces is not plain, "nothing was compiled"
+        generation = self.running.submit(self.request(64, 4 * steps * self.times + 8))
+        while not written(generation):
+            self.running.scheduler.step()
+
+        def seconds(chosen: Pieces) -> float:
+            layers.pieces = chosen
+            return cost(lambda: [self.running.scheduler.step() for _ in range(steps)])
+
+        reached = statistics.median(seconds(pieces) / seconds(plain) for _ in range(2 * self.times))
+        generation.stop()
+        self.running.scheduler.step()
+        layers.pieces = plain
+        return reached
+
     def tenth_turn(self, keep_reasoning: bool, length: int = 8_000) -> float:
         """CPU to the first token of turn 10: the engine, which has read all but the last turn, ÷ `generate`."""
         said = " ".join(WORDS[i % len(WORDS)] for i in range(length // 18))
@@ -227,15 +254,30 @@ def growth(turns: int) -> float:
     return (process.memory_info().rss - held) / running.cache.budget
 
 
+def beside_llama_cpp(folder: Path, bench: Bench) -> float:
+    """Tokens/s of one visitor of the engine for GGUF files with Q4_0 ÷ those of `bench`."""
+    with closing(gguf.GGUF(make_gguf(folder, "Q4_0"))) as theirs:
+        theirs.cost(16, 4)
+        pairs = [(cost(lambda: bench.serve([bench.request(16, 64)])), theirs.cost(16, 64)) for _ in range(bench.times)]
+    return statistics.median(ours / other for ours, other in pairs)
+
+
 def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
     """All measurements, one after the other; the quick ones once, and with fewer tokens."""
     times = 1 if quick else 3
     if only in ("", "bfloat16"):
         bench = Bench(folder, "bfloat16", times)
         yield at_least("bfloat16: tokens/s of one visitor ÷ `generate`", 1.15, bench.single())
-        yield at_least("bfloat16: tokens/s of 8 visitors, long answers ÷ `generate`", 6, bench.whole_job(24, 128))
+        yield at_least("bfloat16: tokens/s of 8 visitors, long answers ÷ `generate`", 11, bench.whole_job(24, 128))
+        if shutil.which("g++"):
+            yield told("bfloat16: a decode step of one visitor, compiled between products ÷ plain", bench.compiled())
         yield from dispatch.rows(bench.fresh(), bench.requests)
         yield from turn_rows("bfloat16", bench)
+        del bench
+    if only in ("", "nf4") and has_fast_nf4():
+        bench = Bench(folder, "nf4", times)
+        yield at_least("nf4: tokens/s of one visitor ÷ `generate`", 1.5, bench.single())
+        yield told("llama.cpp Q4_0 ÷ nf4: tokens/s of one visitor", beside_llama_cpp(folder, bench))
         del bench
     if only in ("", "float32"):
         bench = Bench(folder, "float32", times)
@@ -270,7 +312,7 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
-    parser.add_argument("--only", default="", help="float32, bfloat16, small or gguf")
+    parser.add_argument("--only", default="", help="float32, bfloat16, nf4, small or gguf")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

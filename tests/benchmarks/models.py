@@ -32,8 +32,13 @@ MAGISTRAL = {
 }
 
 
-def make_model(folder: Path, shape: dict[str, int] | None = None, dtype: torch.dtype = torch.bfloat16) -> Path:
-    """Write a checkpoint into `folder` (unless it is there): weights, configuration and a full-sized tokenizer."""
+def make_model(
+    folder: Path, shape: dict[str, int] | None = None, dtype: torch.dtype = torch.bfloat16, device: str = "cpu"
+) -> Path:
+    """Write a checkpoint into `folder` (unless it is there): weights, configuration and a full-sized tokenizer.
+
+    The weights are drawn on `device`: a GPU makes billions of them in a second.
+    """
     if (folder / "tekken.json").exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +57,9 @@ def make_model(folder: Path, shape: dict[str, int] | None = None, dtype: torch.d
     )
     default = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    Mistral3ForConditionalGeneration(config).to(dtype).save_pretrained(folder)
+    with torch.device(device):
+        model = Mistral3ForConditionalGeneration(config).to(dtype)
+    model.save_pretrained(folder, max_shard_size="4GB")
     torch.set_default_dtype(default)
     shutil.copy(DEMO_FOLDER / "SYSTEM_PROMPT.txt", folder)
     (folder / "tekken.json").write_text(json.dumps(tokenizer()), encoding="utf-8")

@@ -11,7 +11,9 @@ class Row:
 
     what: str
     goal: str
-    reached: float
+    reached: float | None
+    """None: it was not measured, for the reason in `note`."""
+
     met: bool
     note: str = ""
 
@@ -29,10 +31,19 @@ def told(what: str, reached: float, note: str = "") -> Row:
     return Row(what, "", reached, True, note)
 
 
+def not_measured(what: str, why: str) -> Row:
+    """A figure that there is none of, which is no failure."""
+    return Row(what, "", None, True, why)
+
+
 def table(lines: list[Row]) -> str:
     """The rows as Markdown."""
-    body = [f"| {r.what} | {r.goal} | {r.reached:.3g} | {_met(r)} | {r.note} |" for r in lines]
+    body = [f"| {r.what} | {r.goal} | {_number(r)} | {_met(r)} | {r.note} |" for r in lines]
     return "\n".join(["| what | goal | reached | met | |", "|---|---|---|---|---|", *body])
+
+
+def _number(row: Row) -> str:
+    return "–" if row.reached is None else f"{row.reached:.3g}"
 
 
 def _met(row: Row) -> str:
@@ -55,7 +66,7 @@ def measured(lines: Iterator[Row]) -> list[Row]:
     out = []
     for row in lines:
         print(
-            f"{'ok  ' if row.met else 'MISS'} {row.what}: {row.reached:.3g} ({row.goal or 'no goal'}) {row.note}",
+            f"{'ok  ' if row.met else 'MISS'} {row.what}: {_number(row)} ({row.goal or 'no goal'}) {row.note}",
             flush=True,
         )
         out.append(row)

@@ -1,10 +1,13 @@
 """What the probes find with the demo model and an empty cache, in this process."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 
@@ -36,6 +39,7 @@ def all_of(found: Iterator[dict[str, Any]]) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_probe, "RUN_SECONDS", 0.0)
+    monkeypatch.setattr(engine_probe, "MIN_RUNS", 1)
 
 
 def test_the_engine_computes_as_transformers_does() -> None:
@@ -48,10 +52,11 @@ def test_the_engine_computes_as_transformers_does() -> None:
 
 
 def test_a_model_that_is_not_here_is_not_downloaded() -> None:
-    found = read(EngineFacts, all_of(engine_facts("ministral-3-3b", "cpu")))
-    assert found.model == "demo"
-    assert found.missing is not None
-    assert found.missing.key in ("doctor_model_missing", "device_too_small")
+    found = engine_facts("ministral-3-3b", "cpu", "nf4")
+    told = [next(found) for _ in range(4)]  # what comes before loading
+    assert {"missing": ["doctor_model_missing", {}]} in told
+    assert {"model": "demo"} in told
+    found.close()
 
 
 def test_the_first_layers_are_enough_and_a_wrong_weight_is_noticed() -> None:
@@ -105,6 +110,46 @@ def test_offline_the_hub_is_not_asked() -> None:
     found = read(HubFacts, all_of(hub_facts()))
     assert found.offline
     assert (found.problem, found.milliseconds) == (None, 0)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Answers with the status that stands in the token."""
+
+    def do_GET(self) -> None:
+        self.send_response(int(self.headers.get("Authorization", "Bearer 200").split()[-1]))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("token", "state", "problem"),
+    [
+        (None, "none", None),
+        ("200", "accepted", None),
+        ("401", "refused", "token_refused"),
+        ("503", "unknown", "doctor_hub_failed"),
+        ("down", "unknown", "doctor_hub_unreachable"),
+    ],
+)
+def test_the_hub_is_asked(token: str | None, state: str, problem: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        port = server.server_port
+        if token == "down":
+            server.shutdown()
+            server.server_close()
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub, "get_token", lambda: token)
+        found = read(HubFacts, all_of(hub_facts()))
+        server.shutdown()
+        serving.join()
+    assert (found.token, found.problem and found.problem.key) == (state, problem)
+    assert found.custom
 
 
 def test_what_is_on_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

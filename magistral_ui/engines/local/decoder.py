@@ -54,7 +54,7 @@ class Decoder:
             # torch prefers it on compute capability 9 and 10, and compiles a new plan for every length of a sequence.
             torch.backends.cuda.enable_cudnn_sdp(False)
         self.layers = ModelLayers(decoder, self._head)
-        self._least = least_rows(decoder.layers) if self.device.type == "cpu" else 0
+        self._least = least_rows(decoder.layers)
         self._image_features = getattr(model, "get_image_features", None)
         self._pool: PagePool | None = None
         self._attention: ExactAttention | SegmentAttention | PromptAttention
@@ -153,7 +153,8 @@ class Decoder:
         """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""
         device, layers = self.device, self.layers
         tokens = [token for part in parts for token in part.tokens]
-        spare = [0] * (self._least - len(tokens))
+        least = self._least if isinstance(self._attention, ExactAttention) else 0
+        spare = [0] * (least - len(tokens))
         hidden = layers.embed(torch.tensor(tokens + spare, device=device))
         positions: list[int] = []
         slots: list[int] = []
@@ -175,7 +176,7 @@ class Decoder:
             attended = self._attention.attend(queries, keys, values, layout, index, layers.scale(index))
             hidden = layers.close(index, hidden, attended)
         if len(last) < len(hidden):
-            hidden = hidden[torch.tensor(last + [0] * (self._least - len(last)), device=hidden.device)]
+            hidden = hidden[torch.tensor(last + [0] * (least - len(last)), device=hidden.device)]
         return layers.logits(move(hidden, layers.devices[-1]))[: len(last)]
 
     def _pack_head(self, model: Any) -> None:

@@ -36,10 +36,7 @@ def torch_facts(device: str = "auto") -> Iterator[dict[str, Any]]:
         found = find_device(device)
         hindrance = found.hindrance
     except BadSetting as error:
-        if device != "auto":
-            yield {"hindrance": [error.message.key, dict(error.message.values)]}
-        found = find_device("cpu")
-        hindrance = error.message
+        found, hindrance = find_device("cpu"), error.message
     if hindrance is not None:
         yield {"hindrance": [hindrance.key, dict(hindrance.values)]}
     yield {"type": found.type, "fused": found.fused, "precisions": good_precisions(found)}

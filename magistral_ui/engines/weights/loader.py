@@ -36,6 +36,7 @@ from magistral_ui.engines.weights.quantization import (
     DTYPES,
     held_bytes,
     quantization,
+    quiet_bitsandbytes,
     stored_precision,
     update_skip_list,
 )
@@ -98,6 +99,7 @@ def load(
     `layers` loads only so many of the decoder's first layers: enough to try the engine, of no use for replies.
     Raises ModelError (OutOfMemory if the plan was wrong), or progress.Cancelled once `closing` is set.
     """
+    quiet_bitsandbytes()
     card, folder, copy = source.card, source.folder, source.copy
     facts = inspect_folder(folder)
     all_layers, facts = facts.shape.layers, _with_layers(facts, layers)

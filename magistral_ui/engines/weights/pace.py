@@ -17,7 +17,7 @@ from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import LIBRARY_ERRORS
 from magistral_ui.engines.weights.pace_file import keep_estimate, known_estimate, measured_pace
 from magistral_ui.engines.weights.packing import can_pack, least_rows, pack_linears, packed_like
-from magistral_ui.engines.weights.quantization import DTYPES, quantization
+from magistral_ui.engines.weights.quantization import DTYPES, quantization, quiet_bitsandbytes
 from magistral_ui.models.ladder import Pace
 from magistral_ui.models.shape import ModelShape
 
@@ -113,7 +113,7 @@ def _one_layer(shape: ModelShape, precision: str, device: Device) -> Any:
         for name, tensor in outline.state_dict().items()
     }
     transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    quiet_bitsandbytes()
     model: Any = MistralForCausalLM.from_pretrained(
         None,
         config=config,

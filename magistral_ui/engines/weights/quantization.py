@@ -29,6 +29,11 @@ OLD_NAMES = {
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "nf4": torch.bfloat16, "int8": torch.bfloat16}
 
 
+def quiet_bitsandbytes() -> None:
+    """Before it is imported: it warns about an optional package that would download code."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def can_quantize() -> bool:
     """Whether bitsandbytes is installed; some platforms have no wheels."""
     return importlib.util.find_spec("bitsandbytes") is not None
@@ -38,12 +43,8 @@ def has_fast_nf4() -> bool:
     """Whether this processor has the instructions (AVX512-BF16) that bitsandbytes' nf4 kernel needs."""
     if not can_quantize() or not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # it warns about an optional package that would download code
-    from bitsandbytes.functional import has_avx512bf16
-
-    return bool(has_avx512bf16())
+    # bitsandbytes would tell the same, after an import that takes seconds: it prepares torch's compiler.
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
 
 
 def quantization(precision: str, device_type: str) -> BitsAndBytesConfig | None:
