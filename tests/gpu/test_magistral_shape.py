@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,47 +143,61 @@ def test_two_cards_say_what_one_says(folder: Path, precision: str, monkeypatch: 
         model([DecoderInput(cache, list(range(1_700, 1_800)))])
         return torch.cat([model([DecoderInput(cache, [n])]).float().cpu() for n in range(5, 13)])
 
-    spread_model = Decoder(on_two.model)
+    spread_model = prepared(on_two.model)
     alone, together = logits(Decoder(on_one.model)), logits(spread_model)
     recorded = precision != "int8" and torch.cuda.get_device_capability(0) >= (8, 0)
-    assert set(spread_model._stages._recorded) == ({1} if recorded else set())  # on the second card too
+    assert (spread_model.graphs is not None) == recorded  # on the second card too
     assert torch.allclose(together, alone, atol=0.02 * float(alone.std()))
     running = RunningModel(on_two, spread)
     assert running.info.plan is not None
     assert len(running.info.plan.shares) == 2
-    cache = running.decoder.new_cache()
-    running.decoder([DecoderInput(cache, [1, 2, 3])])
-    assert len({layer._buffers[0].device for layer in cache.layers if layer._buffers}) == 2
+    assert len({running.decoder.pool.layer(index)[0].device for index in range(LAYERS)}) == 2
     running.close()
+
+
+def prepared(model: Any) -> Any:
+    """A decoder as a running model has it: with kernels for pages, and its decode steps recorded."""
+    from magistral_ui.engines.local.attention_choice import use_kernels
+    from magistral_ui.engines.local.decoder import Decoder
+
+    decoder = Decoder(model)
+    decoder.open_pool(40, 1_024)
+    use_kernels(decoder)
+    decoder.record()
+    return decoder
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "nf4"])
 def test_graphs_hold(folder: Path, precision: str) -> None:
-    """Recorded decode steps give the logits of plain calls, as many rows as are recorded, and stay on."""
-    from magistral_ui.engines.local.cuda_graphs import recorded_rows
-    from magistral_ui.engines.local.decoder import Decoder, DecoderInput
+    """Recorded decode steps give the logits of plain calls at every number of rows, in no more memory than is planned."""
+    from magistral_ui.engines.local.cuda_recorder import recorded_buckets
+    from magistral_ui.engines.local.decoder import DecoderInput
     from magistral_ui.engines.weights.devices import find_device
     from magistral_ui.engines.weights.loader import load
     from magistral_ui.engines.weights.source import ModelSource
     from magistral_ui.models.folder import inspect_folder
+    from magistral_ui.models.graph_memory import graph_bytes, planned_buckets
 
     facts, device = inspect_folder(folder), find_device("cuda").first(1)
     loaded = load(ModelSource(facts.card, folder), device, precision, lambda _: None)
-    most = recorded_rows(loaded.model.model.layers[0], device.torch)
-    if not most:
-        pytest.skip("quantized steps are not recorded on a card this old")
-    for count in (1, most):
+    buckets = recorded_buckets(loaded.model.model.layers[0], device.torch)
+    if not buckets:
+        pytest.skip("nothing is recorded on a card this old")
+    assert planned_buckets(facts.shape, precision, device.place) == buckets
+    model = prepared(loaded.model)
+    graphs = model.graphs
+    assert graphs is not None
+    assert graphs.buckets == buckets
+    assert graphs.taken[device.torch] <= graph_bytes(facts.shape, precision, device.place)
+    for count in range(1, max(buckets) + 1):
         said = []
-        for graphs in (False, True):
-            model = Decoder(loaded.model, graphs=graphs)
+        for model.graphs in (None, graphs):
             caches = [model.new_cache() for _ in range(count)]
-            model([DecoderInput(cache, list(range(2 + n, 400))) for n, cache in enumerate(caches)])
-            steps = [
-                model([DecoderInput(cache, [token + n]) for n, cache in enumerate(caches)]) for token in range(5, 21)
-            ]
+            model([DecoderInput(cache, list(range(2 + n, 40 + 30 * n))) for n, cache in enumerate(caches)])
+            steps = [model([DecoderInput(cache, [token]) for cache in caches]) for token in range(5, 9)]
             said.append(torch.cat(steps).float())
-            assert (model._stages.record is not None) == graphs
-            assert set(model._stages._recorded) == ({count} if graphs else set())
+            for cache in caches:
+                cache.release()
         assert torch.allclose(said[1], said[0], atol=0.02 * float(said[0].std()))
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
