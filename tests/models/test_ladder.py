@@ -5,8 +5,9 @@ import pytest
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.ladder import LADDER_CONTEXT, READABLE_PACE, Candidate, Pace, best_candidate, candidates
-from magistral_ui.models.memory import GIB, MIN_CONTEXT, DeviceBudget
+from magistral_ui.models.memory import GIB, MIN_CONTEXT
 from magistral_ui.models.shape import ModelShape
 
 

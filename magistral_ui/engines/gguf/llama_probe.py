@@ -11,6 +11,7 @@ from magistral_ui.engines.gguf.devices import LlamaDevice, find_llama_device
 from magistral_ui.engines.gguf.failure_reasons import PACKAGE
 from magistral_ui.errors import BadSetting, DownloadFailed, Message, ModelNotFound
 from magistral_ui.models.cards import DEMO, find_card
+from magistral_ui.models.folder import AUTO
 from magistral_ui.models.gguf_names import split_name
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def reply_facts(model: str | None = None, device: str = "auto", precision: str =
 
     yield {"stage": "loading"}
     place = "cpu" if _device(device).kind == "cpu" else device
-    request = ModelRequest(model or DEMO.key, place, precision)
+    request = ModelRequest(DEMO.key if model in (None, AUTO) else model, place, precision)
     loaded, missing = _loaded(request)
     if missing is not None:
         yield {"missing": [missing.key, dict(missing.values)]}

@@ -28,7 +28,7 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.source import ModelSource, find_source
 from magistral_ui.errors import BadSetting, DownloadFailed, Message, ModelNotFound
 from magistral_ui.models.cards import DEMO, find_card
-from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
+from magistral_ui.models.folder import AUTO, DEMO_FOLDER, inspect_folder
 from magistral_ui.models.memory import MAX_FLOAT32_PARAMETERS
 
 QUICK_LAYERS = 2
@@ -113,6 +113,7 @@ def _device(wanted: str) -> Device:
 def _source(model: str | None, device: Device, precision: str) -> tuple[ModelSource, Message | None]:
     """Where the model is, without a place for a quantized copy; the demo model if it is not here, and why."""
     missing = None
+    model = None if model == AUTO else model  # of all models, only those that are here can be tried
     request = ModelRequest(model, device.type, precision, save_quantized="no")
     try:
         source = find_source(request, device, lambda _: None, threading.Event())
@@ -229,9 +230,9 @@ def _state(running: RunningModel, loaded: Loaded, device: Device) -> dict[str, A
     if planned is None or device.type == "cpu":
         return told
     held = running.decoder.pool.page_bytes * (running.decoder.pool.pages + 1)
+    empty_device_cache()  # what is left is held for good, as by recorded steps
     if device.type == "cuda":
-        reserved = sum(torch.cuda.max_memory_reserved(each.torch) for each in device.all)
+        reserved = sum(torch.cuda.memory_reserved(each.torch) for each in device.all)
         told |= {"overhead": reserved - loaded.weights - held, "planned_overhead": planned.working + planned.margin}
-    empty_device_cache()
     again = plan_now(loaded, replace(device, hindrance=None), running.decoder.copied_bytes)
     return told | {"kv_planned": planned.kv_bytes, "kv_possible": held + again.kv_bytes}

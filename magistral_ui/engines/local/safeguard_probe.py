@@ -125,6 +125,7 @@ def _over_two_cards() -> Iterator[dict[str, Any]]:
     with EngineLog() as told:
         decoder = Decoder(model)
         use_kernels(decoder)
+        decoder.record()
         cache = decoder.new_cache()
         decoder([DecoderInput(cache, tokens[:-1])])
         got = decoder([DecoderInput(cache, tokens[-1:])])[0]
