@@ -23,7 +23,7 @@ from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import inspect_folder
-from magistral_ui.models.graph_memory import graph_bytes
+from magistral_ui.models.graph_memory import graph_bytes, planned_buckets
 from magistral_ui.models.memory import margin_bytes, pages_of
 from magistral_ui.models.shape import kv_bytes_per_token, weight_bytes, working_bytes
 from tests.gpu.step_checks import check_steps, close, logits_of, open_pool
@@ -161,9 +161,8 @@ def test_recordings_take_what_was_planned(folder: Path, precision: str) -> None:
     decoder.record()
     if decoder.graphs is None:
         pytest.skip("nothing is recorded on a card this old")
-    large = device.capability is not None and device.capability >= (9, 0)
-    planned = graph_bytes(facts.shape, precision, decoder.graphs.buckets, large)
-    assert decoder.graphs.taken[decoder.device] <= planned
+    assert decoder.graphs.buckets == planned_buckets(facts.shape, precision, device.place)
+    assert decoder.graphs.taken[decoder.device] <= graph_bytes(facts.shape, precision, device.place)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one graphics card")
