@@ -29,7 +29,7 @@ from magistral_ui.engines.weights.devices import Device
 from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.benchmarks import dispatch, gguf
+from tests.benchmarks import dispatch, gguf, speculation
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
 from tests.benchmarks.requests import WORDS, UniqueRequests
@@ -66,7 +66,8 @@ class Bench:
         self.plain = load(ModelSource(card, folder), device, precision, lambda _: None).model
         # On the CPU the engine lays its weights out anew: transformers gets its own.
         loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
-        self.running = RunningModel(loaded, device)
+        # `speculation.py` measures drafts: random weights write nothing that they would find.
+        self.running = RunningModel(loaded, device, speculate=False)
         self.requests = UniqueRequests()
 
     def fresh(self) -> RunningModel:
@@ -248,6 +249,8 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         yield at_least("float32: a decode step at 1k context, 8 visitors ÷ one", 2.7, bench.decode_gain(1000))
         yield from turn_rows("float32", bench)
         del bench
+    if only in ("", "drafts"):
+        yield from speculation.rows(folder, quick)
     if only in ("", "small"):
         first, last = overhead(20_000 if quick else 100_000)
         yield at_most("events, detokenizing, parsing: µs per token", 100, last)
@@ -270,7 +273,7 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
-    parser.add_argument("--only", default="", help="float32, bfloat16, small or gguf")
+    parser.add_argument("--only", default="", help="float32, bfloat16, drafts, small or gguf")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -7,16 +7,20 @@ each token where it holds. This knows no model and needs no torch.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-MIN_MATCH = 3
-"""Tokens that must have stood before in the same order, up to the last one, for a guess at what follows."""
-MAX_MATCH = 6
-"""Tokens from which a match counts as sure: no longer one is looked for."""
-MAX_CANDIDATES = 8
+MIN_MATCH, MAX_MATCH = 2, 8
+"""Last tokens that must have stood before in the same order, for a guess at what follows; and how many make it a sure one.
+
+This and what follows was chosen by three published replies of Magistral (4,866, 4,342 and 1,112 tokens): drafted from their own
+words alone, they have 1.53, 1.55 and 1.35 tokens a step. With matches of at least 3, each has 0.04 fewer.
+"""
+MAX_CANDIDATES = 16
 """Earlier places that are compared: the latest ones."""
-FIRST_DRAFT, MAX_DRAFT = 3, 7
-"""Tokens of a draft, to begin with and at most."""
+MIN_DRAFT, MAX_DRAFT = 3, 7
+"""Tokens of a draft. On a processor, four rows cost as much as one, and eight a fifth more."""
+ALLOWED_FAILURES = 3
+"""Drafts in a row that may be all wrong before some are left out."""
 MAX_PAUSE = 64
-"""Tokens that a drafter lets pass at most after its drafts have failed."""
+"""Drafts that are left out at most after one that failed."""
 BORDER = -1
 """Stands between texts that do not belong together. As it is no token, no draft contains it."""
 
@@ -39,17 +43,14 @@ class Drafter(Protocol):
 
 
 class DraftLength:
-    """How long a draft should be: longer after one that held, shorter after one that failed, and none for a while if many do."""
+    """How long a draft should be: long after one that held, short after one that failed, and none for a while if many do."""
 
     def __init__(self) -> None:
-        self._length = FIRST_DRAFT
+        self._length = MIN_DRAFT
+        self._failures = 0
         self._pause = 0
         """Drafts that are still left out."""
         self._next_pause = 1
-
-    @property
-    def pausing(self) -> bool:
-        return self._pause > 0
 
     def next(self, most: int) -> int:
         """Tokens of the next draft; 0 during a pause, which comes one nearer to its end."""
@@ -64,12 +65,13 @@ class DraftLength:
 
     def judged(self, proposed: int, accepted: int) -> None:
         """Learn from a draft of `proposed` tokens, of which the first `accepted` were right."""
-        if accepted == proposed:
-            self._length, self._next_pause = min(MAX_DRAFT, max(self._length, proposed + 2)), 1
-        elif accepted:
-            self._length, self._next_pause = accepted + 1, max(1, self._next_pause // 2)
-        else:
-            self._length = max(1, self._length // 2)
+        if accepted:
+            self._length = MAX_DRAFT if accepted == proposed else max(MIN_DRAFT, accepted + 1)
+            self._failures, self._next_pause = 0, 1
+            return
+        self._length = MIN_DRAFT
+        self._failures += 1
+        if self._failures > ALLOWED_FAILURES:
             self._pause, self._next_pause = self._next_pause, min(MAX_PAUSE, 2 * self._next_pause)
 
 
