@@ -22,7 +22,9 @@ from magistral_ui.engines.local.fused_ops import Pieces
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.graph_memory import graph_bytes
 from tests.benchmarks.budget import Task, TurnedOff, within
+from tests.benchmarks.engine import cost
 from tests.benchmarks.gpu_engine import MAGISTRAL_LAYERS, TINY, GPUBench, Pace, Sizes
 from tests.benchmarks.gpu_pieces import AttentionBench, bandwidth, machine
 from tests.benchmarks.models import MAGISTRAL, make_model
@@ -104,10 +106,10 @@ def roofline(models: Models, precision: str) -> Iterator[Row]:
 
 def graphs(models: Models, precision: str) -> Iterator[Row]:
     """Recorded decode steps ÷ plain calls, and what the recordings cost."""
-    bench = models.get(precision)
-    decoder, pace = bench.running.decoder, models.pace(precision)
-    recorded = getattr(decoder, "graphs", None)
-    if recorded is None or not recorded.buckets:
+    bench, pace = models.get(precision), models.pace(precision)
+    decoder = bench.running.decoder
+    recorded = decoder.graphs
+    if recorded is None:
         raise TurnedOff("no decode step is recorded here")
     decoder.graphs = None
     try:
@@ -117,6 +119,12 @@ def graphs(models: Models, precision: str) -> Iterator[Row]:
     for visitors, step in ((1, pace.one), (8, pace.eight)):
         name = f"{precision}: decode step of {visitors}, plain calls ÷ recorded"
         yield at_least(name, 1.0, plain[visitors] / step, f"{1e3 * step:.2f} ms")
+    planned = graph_bytes(bench.loaded.shape, precision, models.device.place)
+    taken = sum(recorded.taken.values())
+    rows = f"{', '.join(map(str, recorded.buckets))} rows"
+    if planned:  # a processor's stand-in is in no plan
+        yield at_least(f"{precision}: bytes planned for recordings ÷ taken", 1.0, planned / max(1, taken), rows)
+    yield told(f"{precision}: seconds to record", cost(bench.record), rows)
 
 
 def compiled(models: Models, precision: str) -> Iterator[Row]:

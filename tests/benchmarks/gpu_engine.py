@@ -16,6 +16,7 @@ from torch import nn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.fused_ops import Pieces
+from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import sample_batch
 from magistral_ui.engines.local.sampling_state import Draw
@@ -97,6 +98,9 @@ class GPUBench(Bench):
         """The engine on half of the free memory: `generate` needs some, too."""
         with memory_kept(self.device):
             running = RunningModel(loaded, self.device, self.sizes.context)
+        if self.device.type == "cpu":  # a card's way of decoding, with what stands in for its kernels
+            running.decoder.decode_with({self.device.torch: ReferenceAttention()})
+            running.decoder.record()
         self.speculative_rows = getattr(running.scheduler, "speculative_rows", 0)
         running.scheduler.speculative_rows = 0
         return running
@@ -151,9 +155,16 @@ class GPUBench(Bench):
 
     def set_pieces(self, pieces: Pieces) -> None:
         """Let the layers have these functions between their products, in recorded steps, too."""
-        self.running.decoder.layers.pieces = pieces
-        if getattr(self.running.decoder, "graphs", None) is not None:
-            self.running.decoder.record()
+        decoder = self.running.decoder
+        decoder.layers.pieces = pieces
+        if decoder.graphs is not None:
+            self.record()
+
+    def record(self) -> None:
+        """Record decode steps again; what the recordings before take is free first."""
+        self.running.decoder.graphs = None
+        empty_device_cache()
+        self.running.decoder.record()
 
     def read_bytes(self) -> int:
         """Bytes of weights that a token of one visitor needs: all but the embedding, of which it takes a row, and the images'."""
