@@ -66,7 +66,9 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)
         executor = Executor(self.decoder, self.cache, loaded.image_token)
-        self.scheduler = Scheduler(executor, scheduler_limits(device.type), SPECULATIVE_ROWS if speculate else 0)
+        self.scheduler = Scheduler(
+            executor, scheduler_limits(device.type), speculative_rows(self.decoder) if speculate else 0
+        )
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
 
@@ -169,6 +171,11 @@ def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
 def pages_held(planned: MemoryPlan, longest: int) -> int:
     """Pages that the plan has room for, and always enough for the longest conversation."""
     return max(planned.kv_bytes // (planned.kv_per_token * PAGE_TOKENS), pages_of(longest))
+
+
+def speculative_rows(decoder: Decoder) -> int:
+    """Rows of a step with drafts: no more than are recorded. On some GPUs, nf4 costs several times as much from there on."""
+    return SPECULATIVE_ROWS if decoder.graphs is None else min(SPECULATIVE_ROWS, decoder.graphs.buckets[-1])
 
 
 def warm_up(model: Decoder) -> None:

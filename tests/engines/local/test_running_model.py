@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -75,6 +77,13 @@ def test_the_plan_comes_after_the_first_forward_and_what_it_leaves_over_is_given
         monkeypatch.setattr(running_model, name, noted(name, getattr(running_model, name)))
     RunningModel(vision_loaded, CPU)
     assert happened == ["warm_up", "empty_device_cache", "plan_now"]
+
+
+@pytest.mark.parametrize(("buckets", "rows"), [((1, 2, 4), 4), ((1, 2, 4, 8, 16), 8), (None, 8)])
+def test_drafts_add_no_more_rows_than_are_recorded(buckets: tuple[int, ...] | None, rows: int) -> None:
+    graphs = None if buckets is None else SimpleNamespace(buckets=buckets)
+    decoder: Any = SimpleNamespace(graphs=graphs)
+    assert running_model.speculative_rows(decoder) == rows
 
 
 TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))

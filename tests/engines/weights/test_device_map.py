@@ -18,7 +18,7 @@ from transformers import (
     PixtralVisionConfig,
 )
 
-from magistral_ui.engines.local import cuda_graphs, kv_cache
+from magistral_ui.engines.local import kv_cache
 from magistral_ui.engines.local.cuda_recorder import Compute, Recording
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE
@@ -139,7 +139,6 @@ def test_layers_on_several_devices_say_the_same(
         for each in (model, alone):
             each.decode_with(dict.fromkeys(each.layers.devices, ReferenceAttention()))
     if way == "recorded":
-        monkeypatch.setattr(cuda_graphs, "NARROW_TABLES", ())
         tape = CardTape()
         model.record(tape)
         assert model.graphs is not None
