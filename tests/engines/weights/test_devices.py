@@ -134,7 +134,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
     said = sentence(refused.value.message)
-    assert "needs 18.0 GB" in said
+    assert "needs 18.1 GB" in said
     assert "--model demo" in said
     assert "{" not in said
 
