@@ -173,11 +173,11 @@ def step_costs(models: Models, precision: str) -> Iterator[Row]:
 
 
 def speculation(models: Models, precision: str) -> Iterator[Row]:
-    bench, count = models.get(precision), models.sizes.sentences
+    bench, count, readers = models.get(precision), models.sizes.sentences, models.sizes.readers
     for what, goal, texts in (
         ("an answer that quotes its reasoning", 1.4, [quoting(1, count)]),
         ("one that quotes nothing", 0.98, [plain(2, count)]),
-        ("8 visitors at once, who quote", 0.98, [quoting(20 + n, max(1, count // 2)) for n in range(8)]),
+        (f"{readers} visitors at once, who quote", 0.98, [quoting(20 + n, max(1, count // 2)) for n in range(readers)]),
     ):
         gain, right = bench.speculation(texts)
         yield at_least(

@@ -50,6 +50,8 @@ class Sizes:
     """Tokens of a conversation of ten turns."""
     sentences: int = 14
     """Of the reasoning, and of the answer, of replies that are drafted."""
+    readers: int = 8
+    """Visitors at once whose replies are drafted."""
     context: int = 40_960
     copied: int = 2**30
     """Bytes of the copy that tells the memory's bandwidth."""
@@ -58,15 +60,7 @@ class Sizes:
 
 
 TINY = Sizes(
-    new=4,
-    steps=2,
-    times=1,
-    prompt=24,
-    turns=100,
-    sentences=2,
-    context=1_024,
-    copied=2**20,
-    attention=((1, 40), (2, 300)),
+    4, 2, 1, prompt=24, turns=40, sentences=1, readers=2, context=512, copied=2**20, attention=((1, 40), (2, 300))
 )
 
 
