@@ -5,7 +5,8 @@ copies nothing until it writes into a page that another one holds too. Which tok
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -13,8 +14,10 @@ from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
 SCRATCH_PAGE = 0
 """Where rows that only fill up a step put their keys and values; no sequence ever has it."""
-HostPages = list[torch.Tensor]
-"""Pages in host memory, one tensor for each device that they came from."""
+ROOM = 16
+"""Free pages around the first one of a sequence, for it and for the one before it to grow in one piece."""
+HostPage = list[torch.Tensor]
+"""A page in host memory, one tensor for each device that it came from."""
 
 
 class OutOfPages(MemoryError):
@@ -48,6 +51,7 @@ class PagePool:
         self.layers, self.pages = len(places), pages
         self.page_bytes = len(places) * 2 * PAGE_TOKENS * heads * head_dim * dtype.itemsize
         self._references = [0] * (pages + 1)
+        self._was_used = bytearray(pages + 1)
         self._free = pages
         self._lock = threading.Lock()
 
@@ -83,14 +87,23 @@ class PagePool:
             taken: list[int] = []
             for _ in range(count):
                 page = self._next_free(behind)
-                self._references[page] = 1
+                self._references[page] = self._was_used[page] = 1
                 taken.append(page)
                 behind = page
             self._free -= count
-        for page in taken:
-            for buffer in self._buffers:
-                buffer[:, :, page] = 0
+        with self._given_back_on_error(taken):
+            for page in taken:
+                for buffer in self._buffers:
+                    buffer[:, :, page] = 0
         return taken
+
+    def take_copy(self, source: int, tokens: int, behind: int | None = None) -> int:
+        """A free page that holds the first `tokens` of `source`, and zeros; raises OutOfPages."""
+        (page,) = self.take(1, behind)
+        with self._given_back_on_error([page]):
+            for buffer in self._buffers:
+                buffer[:, :, page, :tokens] = buffer[:, :, source, :tokens]
+        return page
 
     def share(self, pages: Iterable[int]) -> None:
         """One more block table holds these."""
@@ -105,36 +118,57 @@ class PagePool:
                 self._references[page] -= 1
                 self._free += not self._references[page]
 
-    def copy(self, source: int, target: int) -> None:
-        for buffer in self._buffers:
-            buffer[:, :, target] = buffer[:, :, source]
-
-    def to_host(self, pages: list[int]) -> HostPages:
-        """Copies of `pages` in host memory."""
+    def to_host(self, page: int) -> HostPage:
+        """A copy of `page` in host memory."""
         copies = []
         for buffer in self._buffers:
-            host = _host_buffer((*buffer.shape[:2], len(pages), *buffer.shape[3:]), buffer)
-            for n, page in enumerate(pages):
-                host[:, :, n].copy_(buffer[:, :, page])
-            copies.append(host)
+            copies.append(_host_buffer((*buffer.shape[:2], *buffer.shape[3:]), buffer))
+            copies[-1].copy_(buffer[:, :, page])
         return copies
 
-    def from_host(self, copies: HostPages, pages: list[int]) -> None:
-        for buffer, host in zip(self._buffers, copies, strict=True):
-            for n, page in enumerate(pages):
-                buffer[:, :, page].copy_(host[:, :, n])
+    def from_host(self, copies: Sequence[HostPage]) -> list[int]:
+        """Pages that hold these; raises OutOfPages."""
+        taken = self.take(len(copies))
+        with self._given_back_on_error(taken):
+            for page, copied in zip(taken, copies, strict=True):
+                for buffer, host in zip(self._buffers, copied, strict=True):
+                    buffer[:, :, page].copy_(host)
+        return taken
+
+    @contextmanager
+    def _given_back_on_error(self, taken: list[int]) -> Iterator[None]:
+        """Within this context nobody holds `taken` yet: whatever breaks, these pages are free again."""
+        try:
+            yield
+        except BaseException:
+            self.release(taken)
+            raise
 
     def _next_free(self, behind: int | None) -> int:
-        """The page after `behind` if it is free, or else one with much room after it: the middle of the longest free run."""
+        """The page after `behind` if it is free, or else one with room around it.
+
+        That is one that was used before, if ROOM pages before and after it are free: on a processor, a page that never was would
+        take more memory, which is not given back. Otherwise it is the middle of the longest free run.
+        """
         if behind is not None and behind < self.pages and not self._references[behind + 1]:
             return behind + 1
-        best, length, first = 1, 0, 1
+        best, length = 1, 0
+        for first, end in self._free_runs():
+            for page in range(first if first == 1 else first + ROOM, end - ROOM):
+                if self._was_used[page]:
+                    return page
+            if end - first > length:
+                best, length = first if first == 1 else (first + end) // 2, end - first
+        return best
+
+    def _free_runs(self) -> Iterator[tuple[int, int]]:
+        """The first page of each run of free ones, and the page after its last."""
+        first = 1
         for page in range(1, self.pages + 2):
             if page > self.pages or self._references[page]:
-                if page - first > length:
-                    best, length = first, page - first
+                if page > first:
+                    yield first, page
                 first = page + 1
-        return best if best == 1 else best + length // 2
 
 
 class KVCache:
@@ -146,38 +180,42 @@ class KVCache:
         self._pool = pool
         self.pages: list[int] = []
         self.length = 0
-        self._host: tuple[list[int], HostPages] = ([], [])
-        """While it is spilled: which of its pages are in host memory, and what they hold."""
+        self._host: dict[int, HostPage] = {}
+        """What is spilled: the pages in host memory, by their place in `pages`, where SCRATCH_PAGE stands for them."""
 
     def missing_pages(self, tokens: int) -> int:
         """Pages that `reserve` would take."""
         return max(0, pages_of(self.length + tokens) - len(self.pages)) + self._writes_shared
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` behind the last; raises OutOfPages, and then nothing has changed.
+        """Make room for `tokens` behind the last; raises OutOfPages, and then it holds what it held.
 
-        A page that others hold too is copied before it is written.
+        A page that others hold too is copied before it is written, without what is behind the last token: that is another's.
         """
-        missing = self.missing_pages(tokens)
-        if not missing:
+        self.own_last_page()
+        missing = pages_of(self.length + tokens) - len(self.pages)
+        if missing > 0:
+            self.pages += self._pool.take(missing, self.pages[-1] if self.pages else None)
+
+    def own_last_page(self) -> None:
+        """Copy the page that the next token goes to, if others hold it too; raises OutOfPages."""
+        if not self._writes_shared:
             return
-        taken = self._pool.take(missing, self.pages[-1] if self.pages else None)
-        if self._writes_shared:
-            at, copy = self.length // PAGE_TOKENS, taken.pop(0)
-            self._pool.copy(self.pages[at], copy)
-            self._pool.release([self.pages[at]])
-            self.pages[at] = copy
-        self.pages += taken
+        at, used = divmod(self.length, PAGE_TOKENS)
+        copy = self._pool.take_copy(self.pages[at], used, self.pages[-1])
+        self._pool.release([self.pages[at]])
+        self.pages[at] = copy
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens, and give back what was reserved behind them."""
         self.length = min(self.length, length)
         kept = pages_of(self.length)
-        self._pool.release(self.pages[kept:])
+        self._pool.release(page for page in self.pages[kept:] if page != SCRATCH_PAGE)
         del self.pages[kept:]
+        self._host = {n: copies for n, copies in self._host.items() if n < kept}
 
     def branch(self, length: int) -> "KVCache":
-        """Another sequence that begins with the first `length` tokens of this one. Nothing is copied."""
+        """Another sequence that begins with the first `length` tokens of this one, which are not spilled. Nothing is copied."""
         other = KVCache(self._pool)
         other.length = min(self.length, length)
         other.pages = self.pages[: pages_of(other.length)]
@@ -186,46 +224,41 @@ class KVCache:
 
     def release(self) -> None:
         """Give back all pages."""
-        if self.spilled:
-            kept, self._host = [page for page in self.pages if page != SCRATCH_PAGE], ([], [])
-            self._pool.release(kept)
-            self.pages, self.length = [], 0
         self.crop(0)
 
     @property
     def spilled(self) -> bool:
-        """Whether pages of it are in host memory: it has to be restored before it is used."""
-        return bool(self._host[0])
+        """Whether pages of it are in host memory: they have to be restored before they are used."""
+        return bool(self._host)
 
     def spill(self) -> None:
         """Move the pages that nobody else holds to host memory; raises MemoryError or RuntimeError if there is no room."""
-        own = [n for n, page in enumerate(self.pages) if page and self._pool.references(page) == 1]
-        held = [self.pages[n] for n in own]
-        if not own:
-            return
-        self._host = (own, self._pool.to_host(held))
+        own = [n for n, page in enumerate(self.pages) if page != SCRATCH_PAGE and self._pool.references(page) == 1]
+        self._host |= {n: self._pool.to_host(self.pages[n]) for n in own}
+        self._pool.release([self.pages[n] for n in own])
         for n in own:
             self.pages[n] = SCRATCH_PAGE
-        self._pool.release(held)
 
-    def restore(self) -> None:
-        """Move the pages back; raises OutOfPages, and then nothing has changed."""
-        own, copies = self._host
-        taken = self._pool.take(len(own))
-        self._pool.from_host(copies, taken)
-        for n, page in zip(own, taken, strict=True):
+    def spilled_pages(self, length: int) -> int:
+        """Pages that `restore` would take."""
+        return sum(n < pages_of(length) for n in self._host)
+
+    def restore(self, length: int) -> None:
+        """Move the pages of the first `length` tokens back; raises OutOfPages, and then nothing has changed."""
+        own = [n for n in self._host if n < pages_of(length)]
+        for n, page in zip(own, self._pool.from_host([self._host[n] for n in own]), strict=True):
             self.pages[n] = page
-        self._host = ([], [])
+            del self._host[n]
 
     @property
     def nbytes(self) -> int:
         """Bytes of its pages on devices; those that it shares count in full."""
-        return (len(self.pages) - len(self._host[0])) * self._pool.page_bytes
+        return (len(self.pages) - len(self._host)) * self._pool.page_bytes
 
     @property
     def host_bytes(self) -> int:
         """Bytes of its pages in host memory."""
-        return len(self._host[0]) * self._pool.page_bytes
+        return len(self._host) * self._pool.page_bytes
 
     @property
     def _writes_shared(self) -> bool:
