@@ -183,7 +183,7 @@ def test_keys_and_values_lie_with_their_layer_and_come_back_there(
     assert cache.pages == [SCRATCH_PAGE]
     assert model.pool.used == 0
     model.new_cache().reserve(600)  # other pages take its place
-    cache.restore()
+    cache.restore(4)
     assert torch.equal(model([DecoderInput(cache, [5])]), expected)
 
 
