@@ -189,7 +189,7 @@ def test_what_cannot_come_back_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
     check_counts(cache)
 
 
-def broken(*_: object) -> None:
+def broken(*_: object, **__: object) -> None:
     raise RuntimeError("injected")
 
 
