@@ -38,10 +38,25 @@ class PackageFacts:
     fits: bool = True
     error: str = ""
     """Why it cannot be imported."""
+    also: str = ""
+    """Another version of it that is installed beside."""
+    lacks: str = ""
+    """What it requires and is not there in such a version, as `triton==3.7.0`."""
+    instead: str = ""
+    """What is installed of that; empty: nothing."""
 
     @property
     def command(self) -> str:
         return f'pip install "{self.name}{self.wanted}"'
+
+    @property
+    def command_again(self) -> str:
+        """Installs it once more, and nothing else that works; a torch from the index that it came from."""
+        _, _, build = self.version.partition("+")
+        if self.name == "torch" and build:
+            found = f"torch=={self.version} --index-url https://download.pytorch.org/whl/{build}"
+            return f"pip install --force-reinstall --no-deps {found}"
+        return self.command.replace("install", "install --force-reinstall --no-deps", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,15 @@ class SystemFacts:
     """Of AVX2, AVX-512 and AVX512-BF16, those that the processor has, as far as the system tells."""
     zerogpu_granted: int | None = None
     """Seconds that the app would ask for on ZeroGPU if 61 of the quota are left and each costs 2; None elsewhere."""
+    bits: int = 64
+    """Of this Python's addresses."""
+    environment: str = ""
+    """`venv`, `conda`, or `system` for libraries that are shared with other programs."""
+    pip: bool = True
+    has_torch: bool = True
+    """Whether there are builds of torch for this system."""
+    limit: int | None = None
+    """What a container or a service may use of the memory; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +255,8 @@ class Facts:
     wanted: Wanted = field(default_factory=Wanted)
     environment: tuple[Message, ...] = ()
     """What the process's environment lacks."""
+    variables: tuple[str, ...] = ()
+    """Names of the variables that are set and change what the app or its libraries do."""
     packages: tuple[PackageFacts, ...] | None = None
     system: SystemFacts | None = None
     torch: TorchFacts | None = None

@@ -15,6 +15,12 @@ from magistral_ui.i18n.texts import DEFAULT_LANGUAGE
 VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
 """The variables that say a terminal's language, the first that is set counts; `LANGUAGE` may name others."""
 MIN_WIDTH, MAX_WIDTH = 40, 120
+NO_BREAK = "\N{NO-BREAK SPACE}"
+"""A blank at which no line ends; it is written as an ordinary one, so that commands can be copied."""
+CLOSING = "。、，．）」』】〉》：；！？"
+"""Wide signs with which no line begins."""
+OPENING = "（「『【〈《"
+"""Those with which none ends."""
 SIGNS = {"ok": "✓", "note": "•", "fault": "✗", "unchecked": "?"}
 PLAIN_SIGNS = {"ok": "+", "note": "*", "fault": "X", "unchecked": "?"}
 COLOURS = {"ok": "32", "note": "36", "fault": "31;1", "unchecked": "33"}
@@ -83,25 +89,32 @@ class Terminal:
             if lines[-1] or not word.isspace():
                 lines[-1] += word
                 used += size
-        return [line.rstrip() for line in lines]
+        return [line.replace(NO_BREAK, " ").rstrip() for line in lines]
 
 
 def _words(text: str) -> Iterator[str]:
-    """Words and the blanks between them; in Chinese and Japanese a line may end after any character."""
+    """Words and the blanks between them; in Chinese and Japanese a line may end after any sign, but not before a full stop."""
     word = ""
     for sign in text:
-        if sign.isspace() or unicodedata.east_asian_width(sign) in "WF":
-            if word:
-                yield word
-            yield sign
+        is_blank = sign.isspace() and sign != NO_BREAK
+        is_kept = sign in CLOSING or word[-1:] in OPENING
+        is_part = bool(word) and not is_blank and (is_kept or not (_is_wide(sign) or _is_wide(word[-1])))
+        if word and not is_part:
+            yield word
             word = ""
+        if is_blank:
+            yield sign
         else:
             word += sign
     if word:
         yield word
 
 
+def _is_wide(sign: str) -> bool:
+    return unicodedata.east_asian_width(sign) in "WF"
+
+
 def columns(text: str) -> int:
     """How wide a terminal shows it."""
-    wide = sum(unicodedata.east_asian_width(sign) in "WF" for sign in text)
+    wide = sum(map(_is_wide, text))
     return len(text) + wide - sum(unicodedata.combining(sign) > 0 for sign in text)

@@ -34,7 +34,7 @@ from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.quantization import has_fast_nf4
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.benchmarks import dispatch, gguf, graph_memory, speculation
+from tests.benchmarks import branching, dispatch, gguf, graph_memory, speculation
 from tests.benchmarks.gguf_model import make_gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
@@ -300,6 +300,7 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         seconds, share = measuring()
         what = "measuring a message behind 100k tokens ÷ encoding all anew"
         yield at_most(what, 1 / 20, share, f"{seconds * 1000:.1f} ms")
+        yield from branching.rows()
         yield from graph_memory.rows()
         yield at_most("memory gained over 1,000 turns ÷ cache budget", 1.0, growth(200 if quick else 1000))
 

@@ -28,6 +28,7 @@ from tests.benchmarks.engine import cost
 from tests.benchmarks.gpu_engine import MAGISTRAL_LAYERS, TINY, GPUBench, Pace, Sizes
 from tests.benchmarks.gpu_pieces import AttentionBench, bandwidth, machine
 from tests.benchmarks.models import MAGISTRAL, make_model
+from tests.benchmarks.speculation import plain, quoting
 from tests.benchmarks.table import Row, at_least, at_most, measured, told, write_table
 
 DOCUMENT_MARK = "gpu"
@@ -172,14 +173,16 @@ def step_costs(models: Models, precision: str) -> Iterator[Row]:
 
 
 def speculation(models: Models, precision: str) -> Iterator[Row]:
-    bench = models.get(precision)
-    if not bench.speculative_rows:
-        raise TurnedOff("nothing is drafted here")
-    for quotes, visitors, goal in ((True, 1, 1.4), (False, 1, 0.98), (True, 8, 0.98)):
-        gain, right = bench.speculation(quotes, visitors)
-        kind = "that repeat themselves" if quotes else "without repeats"
-        what = f"{precision}: replies of {visitors} {kind}, speculation ÷ without"
-        yield at_least(what, goal, gain, f"{right:.0%} of the drafts right")
+    bench, count, readers = models.get(precision), models.sizes.sentences, models.sizes.readers
+    for what, goal, texts in (
+        ("an answer that quotes its reasoning", 1.4, [quoting(1, count)]),
+        ("one that quotes nothing", 0.98, [plain(2, count)]),
+        (f"{readers} visitors at once, who quote", 0.98, [quoting(20 + n, max(1, count // 2)) for n in range(readers)]),
+    ):
+        gain, right = bench.speculation(texts)
+        yield at_least(
+            f"{precision}: {what}, tokens/s with drafts ÷ without", goal, gain, f"{right:.0%} of the drafts right"
+        )
 
 
 def attention(models: Models) -> Iterator[Row]:

@@ -97,8 +97,14 @@ def plain(seed: int, count: int) -> tuple[str, str]:
 class Recital:
     """A model that recites: request n says text n, reasoning and answer, with or without drafts."""
 
-    def __init__(self, running: RunningModel, texts: list[tuple[str, str]]) -> None:
-        self._running = running
+    def __init__(
+        self,
+        running: RunningModel,
+        texts: list[tuple[str, str]],
+        seconds: Callable[[Callable[[], Any]], float] | None = None,
+    ) -> None:
+        """`seconds` of a job, by default those of the processor."""
+        self._running, self._cost = running, seconds or cpu_seconds
         tokenizer = running.tokenizer
         marks = tokenizer.control_tokens()
         self._replies = [
@@ -120,7 +126,7 @@ class Recital:
                 prompt = Prompt((), (UserTurn("Tell me what happens."),))
                 params = SamplingParams(temperature=0, max_tokens=len(reply), seed=seed)
                 generations.append(self._running.submit(GenerationRequest(prompt, params, visitor)))
-            seconds = cpu_seconds(lambda: self._finish(generations))
+            seconds = self._cost(lambda: self._finish(generations))
         for generation, reply in zip(generations, self._replies, strict=True):
             assert generation.usage.completion_tokens == len(reply)
         return seconds

@@ -24,8 +24,23 @@ def hub(**changes: Any) -> Facts:
     return replace(USUAL, hub=HubFacts(**changes))
 
 
+def system(**changes: Any) -> Facts:
+    assert USUAL.system is not None
+    return replace(USUAL, system=replace(USUAL.system, **changes))
+
+
 CASES: list[tuple[str, Facts, str, str | None]] = [
     ("python", USUAL, "ok", None),
+    ("python", system(bits=32), "fault", "doctor_python_32"),
+    ("processor", USUAL, "ok", None),
+    ("processor", system(limit=8 * 2**30), "note", "doctor_memory_limit"),
+    ("environment", replace(USUAL, variables=("HF_HOME",)), "ok", None),
+    ("packages", packages(PackageFacts("gradio", "1", "==1", also="1, 2")), "fault", "doctor_package_twice"),
+    ("packages", packages(PackageFacts("torch", "1", "==1", lacks="triton==2")), "note", "doctor_package_lacks"),
+    ("packages", replace(system(pip=False), packages=PACKAGES), "ok", None),
+    ("torch", replace(system(has_torch=False), torch=None), "note", "doctor_torch_nowhere"),
+    ("hub", hub(problem=Message("doctor_clock", {})), "fault", "doctor_clock"),
+    ("hub", hub(problem=Message("doctor_endpoint", {})), "fault", "doctor_endpoint"),
     ("python", replace(USUAL, system=replace(USUAL.system, python="CPython 3.9.1")), "fault", "doctor_python_old"),  # type: ignore[type-var]
     ("environment", replace(USUAL, environment=(Message("app_no_certificates", {}),)), "fault", "app_no_certificates"),
     ("packages", USUAL, "ok", None),
@@ -82,6 +97,47 @@ CASES: list[tuple[str, Facts, str, str | None]] = [
 def test_a_check_finds_what_is_wrong(name: str, facts: Facts, state: str, key: str | None) -> None:
     found = run_all(ALL, facts)[name]
     assert (found.state, [message.key for message in found.messages]) == (state, [key] if key else [])
+
+
+@pytest.mark.parametrize(
+    ("package", "command"),
+    [
+        (PackageFacts("nh3", "0.3.1", ">=0.3", True, "x"), 'pip install --force-reinstall --no-deps "nh3>=0.3"'),
+        (PackageFacts("torch", "2.13.0", "==2.13.0", True, "x", lacks="triton==3"), 'pip install "triton==3"'),
+        (
+            PackageFacts("torch", "2.13.0+cu126", "==2.13.0", True, "x"),
+            "pip install --force-reinstall --no-deps torch==2.13.0+cu126 "
+            "--index-url https://download.pytorch.org/whl/cu126",
+        ),
+        (
+            PackageFacts("nh3", "0.3.1", ">=0.3", also="0.3.1, 0.3.0"),
+            'pip uninstall -y nh3; pip uninstall -y nh3; pip install "nh3>=0.3"',
+        ),
+    ],
+)
+def test_a_library_is_mended_without_changing_the_others(package: PackageFacts, command: str) -> None:
+    (told,) = run_all(ALL, packages(package))["packages"].messages
+    assert told.values["command"] == command
+
+
+@pytest.mark.parametrize(
+    ("installed", "system", "file"),
+    [
+        ((), {}, "requirements.txt"),
+        ((), {"has_torch": False}, "requirements-gguf.txt"),
+        (("xllamacpp",), {}, "requirements-gguf.txt"),
+        (("torch",), {}, "requirements.txt"),
+    ],
+)
+def test_where_many_are_missing_all_are_installed(
+    installed: tuple[str, ...], system: dict[str, bool], file: str
+) -> None:
+    names = ("torch", "xllamacpp", "a", "b", "c", "d")
+    listed = tuple(PackageFacts(name, "1" if name in installed else "", "==1") for name in names)
+    assert USUAL.system is not None
+    facts = replace(USUAL, packages=listed, system=replace(USUAL.system, pip=False, **system))
+    first, second = run_all(ALL, facts)["packages"].messages
+    assert (first.key, second.values["command"]) == ("doctor_no_pip", f"pip install -r {file}")
 
 
 def test_an_ordinary_computer_has_no_fault() -> None:

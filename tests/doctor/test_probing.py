@@ -80,3 +80,17 @@ def test_a_library_that_ends_the_process_is_named_and_the_others_are_tried() -> 
         PackageFacts("nh3", "1", "==1"),
     )
     assert set(facts.failures) == {"system", "storage", "hub"}
+
+
+def test_variables_are_named_and_their_values_are_not() -> None:
+    environment = {
+        "HF_TOKEN": "hf_secret",
+        "https_proxy": "http://ann:secret@proxy",
+        "MAGISTRAL_UI_AUTH": "ann:secret",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "PYTHONPATH": "",
+        "HFX": "x",
+        "USER": "ann",
+    }
+    facts = survey(Wanted(), environment, lambda *_, **__: Probed())
+    assert facts.variables == ("CUDA_VISIBLE_DEVICES", "HF_TOKEN", "MAGISTRAL_UI_AUTH", "https_proxy")

@@ -59,7 +59,7 @@ def test_what_does_not_fit_says_how_much_it_needs() -> None:
     refusal = found[MAGISTRAL_1_2.key].refusal
     assert refusal is not None
     assert (refusal.key, refusal.values["free"]) == ("model_needs_memory", 12.9)
-    assert "18.0 GB" in sentence(refusal)
+    assert "18.1 GB" in sentence(refusal)
     assert found[MAGISTRAL_1_2.key].plans == ()
 
 

@@ -6,6 +6,7 @@ copies nothing until it writes into a page that another one holds too. Which tok
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -13,11 +14,11 @@ from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
 SCRATCH_PAGE = 0
 """Where rows that only fill up a step put their keys and values; no sequence ever has it."""
-HostPages = list[list[torch.Tensor]]
-"""Pages in host memory: for each device that they came from, blocks (pages, its layers, 2, PAGE_TOKENS, heads, head_dim)."""
-HOST_BLOCK_BYTES = 2**28
-"""The most that a block has. torch takes a power of two of pinned memory for each, and keeps it for others of the same size:
-blocks of a few sizes waste a tenth of it, where pieces as long as conversations would waste up to half and fit no other one."""
+ROOM = 16
+"""Free pages around the first one of a sequence, for it and for the one before it to grow in one piece."""
+HostPage = list[torch.Tensor]
+"""A page in host memory: each layer's keys and values, (PAGE_TOKENS, heads, head_dim). torch takes a power of two of pinned bytes
+for each, which these are in Mistral's models, and keeps it for others of the same size."""
 
 
 class OutOfPages(MemoryError):
@@ -51,6 +52,7 @@ class PagePool:
         self.layers, self.pages = len(places), pages
         self.page_bytes = len(places) * 2 * PAGE_TOKENS * heads * head_dim * dtype.itemsize
         self._references = [0] * (pages + 1)
+        self._was_used = bytearray(pages + 1)
         self._free = pages
         self._lock = threading.Lock()
 
@@ -86,14 +88,23 @@ class PagePool:
             taken: list[int] = []
             for _ in range(count):
                 page = self._next_free(behind)
-                self._references[page] = 1
+                self._references[page] = self._was_used[page] = 1
                 taken.append(page)
                 behind = page
             self._free -= count
-        for page in taken:
-            for buffer in self._buffers:
-                buffer[:, :, page] = 0
+        with self._given_back_on_error(taken):
+            for page in taken:
+                for buffer in self._buffers:
+                    buffer[:, :, page] = 0
         return taken
+
+    def take_copy(self, source: int, tokens: int, behind: int | None = None) -> int:
+        """A free page that holds the first `tokens` of `source`, and zeros; raises OutOfPages."""
+        (page,) = self.take(1, behind)
+        with self._given_back_on_error([page]):
+            for buffer in self._buffers:
+                buffer[:, :, page, :tokens] = buffer[:, :, source, :tokens]
+        return page
 
     def share(self, pages: Iterable[int]) -> None:
         """One more block table holds these."""
@@ -108,38 +119,61 @@ class PagePool:
                 self._references[page] -= 1
                 self._free += not self._references[page]
 
-    def copy(self, source: int, target: int) -> None:
-        for buffer in self._buffers:
-            buffer[:, :, target] = buffer[:, :, source]
-
-    def to_host(self, pages: list[int]) -> HostPages:
-        """Copies of `pages` in host memory. A GPU may still be busy with them; whatever it is asked for next comes afterwards."""
-        copies: HostPages = []
-        for buffer in self._buffers:
-            layers, _, _, *page_shape = buffer.shape
-            some = max(1, HOST_BLOCK_BYTES // buffer[:, :, SCRATCH_PAGE].nbytes)
-            counts = [min(some, len(pages) - first) for first in range(0, len(pages), some)]
-            copies.append([_host_buffer((count, layers, 2, *page_shape), buffer) for count in counts])
-            for page, held in zip(pages, _rows(copies[-1]), strict=True):
-                held.copy_(buffer[:, :, page], non_blocking=buffer.is_cuda)
+    def to_host(self, page: int) -> HostPage:
+        """A copy of `page` in host memory. A GPU may still be busy with it; whatever it is asked for next comes afterwards."""
+        copies = [_host_buffer(tuple(row.shape), row) for row in self._rows(page)]
+        for copy, row in zip(copies, self._rows(page), strict=True):
+            copy.copy_(row, non_blocking=row.is_cuda)
         return copies
 
-    def from_host(self, copies: HostPages, pages: list[int]) -> None:
-        for buffer, blocks in zip(self._buffers, copies, strict=True):
-            for page, held in zip(pages, _rows(blocks), strict=True):
-                buffer[:, :, page].copy_(held, non_blocking=buffer.is_cuda)
+    def from_host(self, copies: Sequence[HostPage]) -> list[int]:
+        """Pages that hold these; raises OutOfPages."""
+        taken = self.take(len(copies))
+        with self._given_back_on_error(taken):
+            for page, copied in zip(taken, copies, strict=True):
+                for row, copy in zip(self._rows(page), copied, strict=True):
+                    row.copy_(copy, non_blocking=row.is_cuda)
+        return taken
+
+    @contextmanager
+    def _given_back_on_error(self, taken: list[int]) -> Iterator[None]:
+        """Within this context nobody holds `taken` yet: whatever breaks, these pages are free again."""
+        try:
+            yield
+        except BaseException:
+            self.release(taken)
+            raise
+
+    def _rows(self, page: int) -> Iterator[torch.Tensor]:
+        """Each layer's keys and values in a page, as a HostPage has them."""
+        for buffer in self._buffers:
+            yield from buffer[:, :, page].flatten(0, 1)
 
     def _next_free(self, behind: int | None) -> int:
-        """The page after `behind` if it is free, or else one with much room after it: the middle of the longest free run."""
+        """The page after `behind` if it is free, or else one with room around it.
+
+        That is one that was used before, if ROOM pages before and after it are free: on a processor, a page that never was would
+        take more memory, which is not given back. Otherwise it is the middle of the longest free run.
+        """
         if behind is not None and behind < self.pages and not self._references[behind + 1]:
             return behind + 1
-        best, length, first = 1, 0, 1
+        best, length = 1, 0
+        for first, end in self._free_runs():
+            for page in range(first if first == 1 else first + ROOM, end - ROOM):
+                if self._was_used[page]:
+                    return page
+            if end - first > length:
+                best, length = first if first == 1 else (first + end) // 2, end - first
+        return best
+
+    def _free_runs(self) -> Iterator[tuple[int, int]]:
+        """The first page of each run of free ones, and the page after its last."""
+        first = 1
         for page in range(1, self.pages + 2):
             if page > self.pages or self._references[page]:
-                if page - first > length:
-                    best, length = first, page - first
+                if page > first:
+                    yield first, page
                 first = page + 1
-        return best if best == 1 else best + length // 2
 
 
 class KVCache:
@@ -151,38 +185,42 @@ class KVCache:
         self._pool = pool
         self.pages: list[int] = []
         self.length = 0
-        self._host: tuple[list[int], HostPages] = ([], [])
-        """While it is spilled: which of its pages are in host memory, and what they hold."""
+        self._host: dict[int, HostPage] = {}
+        """What is spilled: the pages in host memory, by their place in `pages`, where SCRATCH_PAGE stands for them."""
 
     def missing_pages(self, tokens: int) -> int:
         """Pages that `reserve` would take."""
         return max(0, pages_of(self.length + tokens) - len(self.pages)) + self._writes_shared
 
     def reserve(self, tokens: int) -> None:
-        """Make room for `tokens` behind the last; raises OutOfPages, and then nothing has changed.
+        """Make room for `tokens` behind the last; raises OutOfPages, and then it holds what it held.
 
-        A page that others hold too is copied before it is written.
+        A page that others hold too is copied before it is written, without what is behind the last token: that is another's.
         """
-        missing = self.missing_pages(tokens)
-        if not missing:
+        self.own_last_page()
+        missing = pages_of(self.length + tokens) - len(self.pages)
+        if missing > 0:
+            self.pages += self._pool.take(missing, self.pages[-1] if self.pages else None)
+
+    def own_last_page(self) -> None:
+        """Copy the page that the next token goes to, if others hold it too; raises OutOfPages."""
+        if not self._writes_shared:
             return
-        taken = self._pool.take(missing, self.pages[-1] if self.pages else None)
-        if self._writes_shared:
-            at, copy = self.length // PAGE_TOKENS, taken.pop(0)
-            self._pool.copy(self.pages[at], copy)
-            self._pool.release([self.pages[at]])
-            self.pages[at] = copy
-        self.pages += taken
+        at, used = divmod(self.length, PAGE_TOKENS)
+        copy = self._pool.take_copy(self.pages[at], used, self.pages[-1])
+        self._pool.release([self.pages[at]])
+        self.pages[at] = copy
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens, and give back what was reserved behind them."""
         self.length = min(self.length, length)
         kept = pages_of(self.length)
-        self._pool.release(self.pages[kept:])
+        self._pool.release(page for page in self.pages[kept:] if page != SCRATCH_PAGE)
         del self.pages[kept:]
+        self._host = {n: copies for n, copies in self._host.items() if n < kept}
 
     def branch(self, length: int) -> "KVCache":
-        """Another sequence that begins with the first `length` tokens of this one. Nothing is copied."""
+        """Another sequence that begins with the first `length` tokens of this one, which are not spilled. Nothing is copied."""
         other = KVCache(self._pool)
         other.length = min(self.length, length)
         other.pages = self.pages[: pages_of(other.length)]
@@ -191,58 +229,47 @@ class KVCache:
 
     def release(self) -> None:
         """Give back all pages."""
-        if self.spilled:
-            kept, self._host = [page for page in self.pages if page != SCRATCH_PAGE], ([], [])
-            self._pool.release(kept)
-            self.pages, self.length = [], 0
         self.crop(0)
 
     @property
     def spilled(self) -> bool:
-        """Whether pages of it are in host memory: it has to be restored before it is used."""
-        return bool(self._host[0])
+        """Whether pages of it are in host memory: they have to be restored before they are used."""
+        return bool(self._host)
 
     def spill(self) -> None:
         """Move the pages that nobody else holds to host memory; raises MemoryError or RuntimeError if there is no room."""
-        own = [n for n, page in enumerate(self.pages) if page and self._pool.references(page) == 1]
-        held = [self.pages[n] for n in own]
-        if not own:
-            return
-        self._host = (own, self._pool.to_host(held))
+        own = [n for n, page in enumerate(self.pages) if page != SCRATCH_PAGE and self._pool.references(page) == 1]
+        self._host |= {n: self._pool.to_host(self.pages[n]) for n in own}
+        self._pool.release([self.pages[n] for n in own])
         for n in own:
             self.pages[n] = SCRATCH_PAGE
-        self._pool.release(held)
 
-    def restore(self) -> None:
-        """Move the pages back; raises OutOfPages, and then nothing has changed."""
-        own, copies = self._host
-        taken = self._pool.take(len(own))
-        self._pool.from_host(copies, taken)
-        for n, page in zip(own, taken, strict=True):
+    def spilled_pages(self, length: int) -> int:
+        """Pages that `restore` would take."""
+        return sum(n < pages_of(length) for n in self._host)
+
+    def restore(self, length: int) -> None:
+        """Move the pages of the first `length` tokens back; raises OutOfPages, and then nothing has changed."""
+        own = [n for n in self._host if n < pages_of(length)]
+        for n, page in zip(own, self._pool.from_host([self._host[n] for n in own]), strict=True):
             self.pages[n] = page
-        self._host = ([], [])
+            del self._host[n]
 
     @property
     def nbytes(self) -> int:
         """Bytes of its pages on devices; those that it shares count in full."""
-        return (len(self.pages) - len(self._host[0])) * self._pool.page_bytes
+        return (len(self.pages) - len(self._host)) * self._pool.page_bytes
 
     @property
     def host_bytes(self) -> int:
         """Bytes of its pages in host memory."""
-        return len(self._host[0]) * self._pool.page_bytes
+        return len(self._host) * self._pool.page_bytes
 
     @property
     def _writes_shared(self) -> bool:
         """Whether the page that the next token goes to is another's too."""
         at = self.length // PAGE_TOKENS
         return at < len(self.pages) and self._pool.references(self.pages[at]) > 1
-
-
-def _rows(blocks: list[torch.Tensor]) -> Iterator[torch.Tensor]:
-    """Each page of some blocks, in one piece, so that a GPU copies it straight from pinned memory or to it."""
-    for block in blocks:
-        yield from block
 
 
 def _host_buffer(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

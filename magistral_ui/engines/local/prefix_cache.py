@@ -67,19 +67,17 @@ class PrefixCache:
         with self._lock:
             self._forgotten.discard(visitor)
             best, length = self._best(visitor, keys)
-            if best is None or length == 0:
+            if best is None or not self._restore(best, length):
                 entry = CacheEntry(self._pool.new_cache(), visitor)
                 self._entries.append(entry)
-            else:
+            elif best.busy or best.visitor is None or len(best.keys) - length > length:
                 best.used = next(self._clock)
-                self._restore(best)
-                if best.busy or best.visitor is None or len(best.keys) - length > length:
-                    entry = CacheEntry(best.cache.branch(length), visitor, best.keys[:length])
-                    self._entries.append(entry)
-                else:
-                    entry = best
-                    entry.cache.crop(length)
-                    del entry.keys[length:]
+                entry = CacheEntry(best.cache.branch(length), visitor, best.keys[:length])
+                self._entries.append(entry)
+            else:
+                entry = best
+                entry.cache.crop(length)
+                del entry.keys[length:]
             entry.busy, entry.used = True, next(self._clock)
         return entry
 
@@ -100,15 +98,22 @@ class PrefixCache:
                 self._remove(entry)
 
     def share(self, entry: CacheEntry, length: int) -> None:
-        """Keep the first `length` tokens of `entry` for all visitors, unless they are kept already.
+        """Keep the first `length` tokens of `entry` for all visitors, unless they are kept already or there is no room for it.
 
-        The pages are shared; the entry itself belongs to a visitor and goes with them.
+        The pages are shared, but the last one is copied: behind the first `length` tokens, it is the visitor's.
         """
         keys = entry.keys[:length]
         with self._lock:
-            if length and not any(e.visitor is None and e.keys == keys for e in self._entries):
-                shared = CacheEntry(entry.cache.branch(length), None, keys, busy=False, used=next(self._clock))
-                self._entries.append(shared)
+            if not length or any(e.visitor is None and e.keys == keys for e in self._entries):
+                return
+            cache = entry.cache.branch(length)
+            self._free_until(lambda: self._pool.free >= cache.missing_pages(0))
+            try:
+                cache.own_last_page()
+            except (MemoryError, RuntimeError):
+                cache.release()
+                return
+            self._entries.append(CacheEntry(cache, None, keys, busy=False, used=next(self._clock)))
 
     def match(self, visitor: str, keys: Sequence[int]) -> int:
         """How many of `keys` a sequence would find in the cache."""
@@ -167,14 +172,19 @@ class PrefixCache:
                     best, length = entry, found
         return best, length
 
-    def _restore(self, entry: CacheEntry) -> None:
-        if not entry.spilled:
-            return
+    def _restore(self, entry: CacheEntry, length: int) -> bool:
+        """Whether the first `length` tokens of `entry` are on the devices now; if not, they have to be read again."""
+        needed = entry.cache.spilled_pages(length)
+        if not needed:
+            return True
         busy, entry.busy = entry.busy, True  # so that it does not make room for itself
-        needed = entry.cache.host_bytes // self._pool.page_bytes
         self._free_until(lambda: self._pool.free >= needed)
         entry.busy = busy
-        entry.cache.restore()
+        try:
+            entry.cache.restore(length)
+        except (MemoryError, RuntimeError):
+            return False
+        return True
 
     def _spill(self, entry: CacheEntry) -> None:
         try:
@@ -184,7 +194,7 @@ class PrefixCache:
         except (MemoryError, RuntimeError):  # no room in host memory either: the prompt is read again when it is needed
             self._remove(entry)
             return
-        waiting = sorted((e for e in self._entries if e.spilled), key=lambda e: e.used)
+        waiting = sorted((e for e in self._entries if e.spilled and not e.busy), key=lambda e: e.used)
         held = sum(e.cache.host_bytes for e in waiting)
         for oldest in waiting:
             if held <= self._spill_budget:

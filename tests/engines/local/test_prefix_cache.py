@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from magistral_ui.engines.local import decode_step, kv_cache
 from magistral_ui.engines.local.attention import write
 from magistral_ui.engines.local.decode_step import slots_of
-from magistral_ui.engines.local.kv_cache import OutOfPages, PagePool
+from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, OutOfPages, PagePool
 from magistral_ui.engines.local.prefix_cache import CacheEntry, PrefixCache, common_prefix
 from magistral_ui.models import memory
 
@@ -68,6 +68,8 @@ def check_counts(cache: PrefixCache) -> None:
         tables[page] for page in range(1, pool.pages + 1)
     ]
     assert pool.free == pool.pages - len(tables)
+    for entry in cache._entries:
+        assert [n for n, page in enumerate(entry.cache.pages) if page == SCRATCH_PAGE] == sorted(entry.cache._host)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -92,7 +94,7 @@ def test_random_use_never_mixes(seed: int) -> None:
                 cache.share(entry, rng.randint(1, len(keys)))
         if rng.random() < 0.05:
             cache.forget(rng.choice("ab"))
-        cache.shrink()
+        cache.shrink(0 if rng.random() < 0.1 else None)
         check_counts(cache)
         assert cache.nbytes <= cache.budget or all(e.busy or e.spilled or not e.cache.nbytes for e in cache._entries)
 
@@ -118,17 +120,16 @@ def test_idle_entries_spill_and_come_back() -> None:
     assert not entry.spilled
 
 
-def test_pages_wait_in_blocks_of_a_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each page in one piece, as a GPU copies it from pinned memory; what torch keeps of a block serves other conversations."""
-    monkeypatch.setattr(kv_cache, "HOST_BLOCK_BYTES", 3 * 64 + 1)
+def test_pages_wait_in_pieces_of_one_size() -> None:
+    """Each in one piece, as a GPU copies it from pinned memory; what torch keeps of one serves other conversations."""
     cache = made(20, 2, budget=32, spill_budget=10**6)
     keys = [*range(1, 20)]
     cache.give_back(fill(cache, "a", keys))
     (entry,) = cache._entries
-    ((blocks,),) = (entry.cache._host[1],)
-    assert [len(block) for block in blocks] == [3, 2]
-    assert all(page.is_contiguous() for block in blocks for page in block)
-    assert entry.cache.host_bytes == sum(block.nbytes for block in blocks)
+    pieces = [piece for page in entry.cache._host.values() for piece in page]
+    assert {piece.nbytes for piece in pieces} == {4 * 4}
+    assert all(piece.is_contiguous() for piece in pieces)
+    assert entry.cache.host_bytes == sum(piece.nbytes for piece in pieces)
     assert held(cache, cache.take("a", [*keys, 0])) == keys
 
 
@@ -141,16 +142,68 @@ def test_an_entry_that_comes_back_makes_room() -> None:
     assert [each.spilled for each in cache._entries] == [False, True]
 
 
+def test_an_entry_is_spilled_little_by_little() -> None:
+    """What it shares with another one stays at first, and follows once the other is gone."""
+    cache, whole = made(spill_budget=10**6), [*range(1, 13)]
+    entry, branch = fill(cache, "v", whole), fill(cache, "v", [*whole[:8], 0])
+    for each in (entry, branch):
+        cache.give_back(each)
+    cache._spill(entry)
+    assert entry.cache.spilled_pages(12) == 1
+    cache._remove(branch)
+    cache.shrink(0)
+    assert (entry.cache.spilled_pages(12), cache.nbytes) == (3, 0)
+    assert held(cache, cache.take("v", [*whole, 0])) == whole
+    check_counts(cache)
+
+
+def test_an_entry_that_comes_back_stays() -> None:
+    """Even if it makes another one go to a host that has no room for both."""
+    cache = made(3, spill_budget=4 * 32)
+    for visitor in "ab":
+        cache.give_back(fill(cache, visitor, [*range(12)]))
+    entry = cache.take("a", [*range(13)])
+    assert held(cache, entry) == entry.keys == [*range(12)]
+    check_counts(cache)
+
+
+def test_only_what_is_wanted_comes_back() -> None:
+    cache = made(4, spill_budget=10**6)
+    cache.give_back(fill(cache, "a", [*range(16)]))
+    fill(cache, "b", [*range(8)])
+    branch = cache.take("a", [*range(7), 99])
+    assert held(cache, branch) == [*range(7)]
+    assert cache.match("a", [*range(17)]) == 16
+    check_counts(cache)
+
+
+def test_what_cannot_come_back_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For want of pages, or because copying breaks: a reply never fails over it, and no page is lost."""
+    cache = made(4, spill_budget=10**6)
+    cache.give_back(fill(cache, "a", [*range(12)]))
+    running = fill(cache, "b", [*range(8)])
+    assert cache.take("a", [*range(13)]).keys == []
+    cache.give_back(running)
+    monkeypatch.setattr(kv_cache.torch.Tensor, "copy_", broken)
+    assert cache.take("a", [*range(13)]).keys == []
+    check_counts(cache)
+
+
+def broken(*_: object, **__: object) -> None:
+    raise RuntimeError("injected")
+
+
 def test_a_branch_copies_a_page_at_most() -> None:
     cache, whole = made(), [*range(1, 31)]
     first = fill(cache, "v", whole)
     copied: list[tuple[int, int]] = []
-    cache._pool.copy = lambda source, target: copied.append((source, target))  # type: ignore[method-assign]
+    copy = cache._pool.take_copy
+    cache._pool.take_copy = lambda *of: copied.append(of[:2]) or copy(*of)  # type: ignore[method-assign, func-returns-value]
     branch = cache.take("v", [*whole[:22], 0])
     assert branch.cache.pages == first.cache.pages[:6]
     assert not copied
     branch.cache.reserve(1)
-    assert copied == [(first.cache.pages[5], branch.cache.pages[5])]
+    assert copied == [(first.cache.pages[5], 2)]
     assert cache._pool.used == 8 + 1
     cache.give_back(first)
     assert held(cache, first) == whole
@@ -179,6 +232,37 @@ def test_visitors_share_the_system_prompt_and_nothing_else() -> None:
     cache.forget("a")
     assert held(cache, second) == system
     assert cache.match("c", [*system, 1, 2]) == 8
+
+
+def test_the_system_prompts_last_page_holds_nothing_else() -> None:
+    """Be it a copy that was made for all visitors, or one that a visitor makes of it."""
+    cache, system = made(), [7] * 6
+    cache.share(fill(cache, "a", [*system, 1, 2, 3]), 6)
+    shared = next(entry for entry in cache._entries if entry.visitor is None)
+    other = cache.take("b", [*system, 4])
+    other.cache.reserve(1)
+    for each in (shared, other):
+        assert [*cache._pool.layer(0)[0][each.cache.pages].flatten()] == [*system, 0, 0]
+    check_counts(cache)
+
+
+def test_sharing_the_system_prompt_needs_no_room() -> None:
+    cache = made(3)
+    entry = fill(cache, "a", [*range(12)])
+    cache.share(entry, 6)
+    assert len(cache) == 1
+    check_counts(cache)
+
+
+def test_pages_that_were_used_come_first() -> None:
+    """On a processor, memory that was used is not given back, so other pages would only add to it."""
+    cache, seen = made(400), set[int]()
+    for n in range(100):
+        entry = fill(cache, f"{n % 3}", [n] * 8)
+        seen |= {*entry.cache.pages}
+        cache.give_back(entry)
+        cache.forget(f"{(n + 1) % 3}")
+    assert len(seen) <= 6
 
 
 def test_pages_come_back_empty() -> None:
