@@ -97,13 +97,13 @@ class Trial:
             raise TrialFailed(f"differs by {worst:.2g} of the right result, where {tolerance:.2g} is rounding")
 
     def _inputs(self, tables: list[list[int]], lengths: list[int], width: int) -> StepInputs:
-        padded = [table + [SCRATCH_PAGE] * (width - len(table)) for table in tables]
+        padded = [table + [SCRATCH_PAGE] * (self.width - len(table)) for table in tables]
         none = torch.zeros(len(tables), dtype=torch.int64, device=self._device)
         return StepInputs(
             none,
             none,
             none,
-            torch.tensor(padded, dtype=torch.int32, device=self._device),
+            torch.tensor(padded, dtype=torch.int32, device=self._device)[:, :width],
             torch.tensor(lengths, dtype=torch.int32, device=self._device),
         )
 

@@ -145,7 +145,8 @@ class Decoder:
         recorded = self.graphs.bucket(len(lengths)) if self.graphs is not None else None
         spare = (recorded or len(lengths)) - len(lengths)
         self._step.prepare(lengths + [1] * spare, tables + [[SCRATCH_PAGE]] * spare)
-        inputs = step_inputs([(part.cache, part.tokens) for part in parts], self.width)
+        width = max(map(len, tables)) if recorded is None else self.width  # narrow tables are split better
+        inputs = step_inputs([(part.cache, part.tokens) for part in parts], width)
         logits = self.graphs.run(inputs) if self.graphs is not None else None
         return self._step(inputs) if logits is None else logits.clone()  # the next replay writes there
 

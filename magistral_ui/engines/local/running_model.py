@@ -74,7 +74,9 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)
         executor = Executor(self.decoder, self.cache, loaded.image_token)
-        self.scheduler = Scheduler(executor, scheduler_limits(device.type), SPECULATIVE_ROWS if speculate else 0)
+        self.scheduler = Scheduler(
+            executor, scheduler_limits(device.type), speculative_rows(self.decoder) if speculate else 0
+        )
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
 
@@ -196,6 +198,11 @@ def open_pool(model: Decoder, pages: int, longest: int) -> PagePool:
         fewer = max(least, int(pages * POOL_SHRINK_FACTOR))
         log.warning("no room for %d pages of keys and values: trying %d", pages, fewer)
         pages = fewer
+
+
+def speculative_rows(decoder: Decoder) -> int:
+    """Rows of a step with drafts: no more than are recorded. On some GPUs, nf4 costs several times as much from there on."""
+    return SPECULATIVE_ROWS if decoder.graphs is None else min(SPECULATIVE_ROWS, decoder.graphs.buckets[-1])
 
 
 def warm_up(model: Decoder) -> None:

@@ -115,6 +115,48 @@ def test_each_card_replays_its_own_segment(places: list[torch.device]) -> None:
         assert graphs.taken[FIRST] == tape.reserved(FIRST) > 0
 
 
+@torch.inference_mode()
+def test_few_rows_with_short_tables_have_recordings_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "NARROW_TABLES", (2, 1))
+    widths: list[int] = []
+
+    class Noting(SmallStep):
+        def segment(self, index: int, state: torch.Tensor | None, inputs: StepInputs) -> torch.Tensor:
+            widths.append(inputs.tables.shape[1])
+            return super().segment(index, state, inputs)
+
+    with Claims():
+        step, tape = Noting([FIRST, SECOND]), Tape()
+        graphs = graphs_of(step, tape)
+        graphs.record()
+        sizes = [16, 8, *([4] * 3), *([2] * 3), *([1] * 3)]
+        assert tape.asked == [(device, rows) for rows in sizes for device in step.devices]
+        assert graphs.buckets == BUCKETS
+        check_all_batches(step, graphs)
+        for rows, length, width in ((1, 256, 1), (1, 257, 2), (1, 513, WIDTH), (3, 256, 1), (5, 256, WIDTH)):
+            table = torch.tensor([step.pool.take(WIDTH)] * rows, dtype=torch.int32)
+            at = torch.full((rows,), length - 1)
+            slots = table[:, (length - 1) // PAGE_TOKENS].long() * PAGE_TOKENS + at % PAGE_TOKENS
+            inputs = StepInputs(at % 7, at, slots, table, (at + 1).int())
+            expected = plain(step, inputs)
+            widths.clear()
+            logits = graphs.run(inputs)
+            assert logits is not None
+            assert set(widths) == {width}
+            torch.testing.assert_close(logits, expected)
+            step.pool.release(table[0].tolist())
+
+
+def test_tables_are_not_narrowed_where_there_is_no_memory_for_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "NARROW_TABLES", (1,))
+    with Claims():
+        step, tape = SmallStep([FIRST, SECOND]), Full((4,), no_memory)
+        graphs = graphs_of(step, tape)
+        graphs.record()
+    assert graphs.buckets == (1, 2, 8, 16)
+    assert [rows for device, rows in tape.asked if device == FIRST] == [16, 8, 4, 2, 2, 1, 1]
+
+
 def test_padding_is_what_a_step_says_it_is() -> None:
     host, device = StaticInputs(4, 3, CPU), StaticInputs(4, 3, CPU)
     nines = [torch.full((4,), 9) for _ in range(3)]
