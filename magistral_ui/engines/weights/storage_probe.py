@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from magistral_ui.environment import UPLOAD_VARIABLE
 from magistral_ui.errors import ModelError, ModelNotFound
 
 TWICE_BYTES = 10**8
@@ -29,6 +30,8 @@ def storage_facts(data_dir: str | None = None) -> Iterator[dict[str, Any]]:
     data = _data_folder(data_dir)
     yield {"data": _shown(data), "data_free": shutil.disk_usage(existing_folder(data)).free}
     yield {"data_problem": _problem(existing_folder(data))}
+    temporary = _temporary_folder()
+    yield {"temporary": _shown(temporary), "temporary_free": shutil.disk_usage(temporary).free}
     yield {"stage": "models"}
     yield from _models(cache)
 
@@ -86,6 +89,11 @@ def _data_folder(named: str | None) -> Path:
     from platformdirs import user_data_path
 
     return Path(named).expanduser() if named else user_data_path(NAME, appauthor=False)
+
+
+def _temporary_folder() -> Path:
+    """Where uploads are kept, as `prepare_environment` has chosen it."""
+    return Path(os.environ.get(UPLOAD_VARIABLE) or tempfile.gettempdir())
 
 
 def _problem(folder: Path) -> str:
