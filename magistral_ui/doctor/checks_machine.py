@@ -49,7 +49,7 @@ def packages(facts: Facts) -> Finding:
     system = facts.system or SystemFacts()
     if len(absent) >= MANY:
         told = [message for message in told if message.key not in ("doctor_package_missing", "doctor_package_version")]
-        is_gguf = not system.has_torch or (gguf_only and "xllamacpp" not in absent)
+        is_gguf = not system.has_torch or (gguf_only and "xllamacpp" in found and bool(found["xllamacpp"].version))
         values = {"names": ", ".join(absent), "command": f"pip install -r requirements{'-gguf' * is_gguf}.txt"}
         told.insert(0, Message("doctor_packages_missing", values))
     if told and not system.pip:

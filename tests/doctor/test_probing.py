@@ -30,6 +30,7 @@ def test_what_is_found_comes_back_and_prints_do_not() -> None:
         ("leave_politely", "doctor_reason_error", {"error": "SystemExit: 3"}),
         ("fail", "doctor_reason_error", {"error": "KeyError: 'a name'"}),
         ("refuse", "model_not_found", {"model": "x"}),
+        ("lack", "doctor_reason_library", {"name": "no_such_library"}),
         ("missing", "doctor_reason_error", None),
     ],
 )
