@@ -147,7 +147,7 @@ class Decoder:
         self._step.prepare(lengths + [1] * spare, tables + [[SCRATCH_PAGE]] * spare)
         inputs = step_inputs([(part.cache, part.tokens) for part in parts], self.width)
         logits = self.graphs.run(inputs) if self.graphs is not None else None
-        return self._step(inputs) if logits is None else logits
+        return self._step(inputs) if logits is None else logits.clone()  # the next replay writes there
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""

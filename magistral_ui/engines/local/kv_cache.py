@@ -5,7 +5,7 @@ copies nothing until it writes into a page that another one holds too. Which tok
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -13,8 +13,11 @@ from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
 SCRATCH_PAGE = 0
 """Where rows that only fill up a step put their keys and values; no sequence ever has it."""
-HostPages = list[torch.Tensor]
-"""Pages in host memory, one tensor for each device that they came from."""
+HostPages = list[list[torch.Tensor]]
+"""Pages in host memory: for each device that they came from, blocks (pages, its layers, 2, PAGE_TOKENS, heads, head_dim)."""
+HOST_BLOCK_BYTES = 2**28
+"""The most that a block has. torch takes a power of two of pinned memory for each, and keeps it for others of the same size:
+blocks of a few sizes waste a tenth of it, where pieces as long as conversations would waste up to half and fit no other one."""
 
 
 class OutOfPages(MemoryError):
@@ -110,19 +113,21 @@ class PagePool:
             buffer[:, :, target] = buffer[:, :, source]
 
     def to_host(self, pages: list[int]) -> HostPages:
-        """Copies of `pages` in host memory."""
-        copies = []
+        """Copies of `pages` in host memory. A GPU may still be busy with them; whatever it is asked for next comes afterwards."""
+        copies: HostPages = []
         for buffer in self._buffers:
-            host = _host_buffer((*buffer.shape[:2], len(pages), *buffer.shape[3:]), buffer)
-            for n, page in enumerate(pages):
-                host[:, :, n].copy_(buffer[:, :, page])
-            copies.append(host)
+            layers, _, _, *page_shape = buffer.shape
+            some = max(1, HOST_BLOCK_BYTES // buffer[:, :, SCRATCH_PAGE].nbytes)
+            counts = [min(some, len(pages) - first) for first in range(0, len(pages), some)]
+            copies.append([_host_buffer((count, layers, 2, *page_shape), buffer) for count in counts])
+            for page, held in zip(pages, _rows(copies[-1]), strict=True):
+                held.copy_(buffer[:, :, page], non_blocking=buffer.is_cuda)
         return copies
 
     def from_host(self, copies: HostPages, pages: list[int]) -> None:
-        for buffer, host in zip(self._buffers, copies, strict=True):
-            for n, page in enumerate(pages):
-                buffer[:, :, page].copy_(host[:, :, n])
+        for buffer, blocks in zip(self._buffers, copies, strict=True):
+            for page, held in zip(pages, _rows(blocks), strict=True):
+                buffer[:, :, page].copy_(held, non_blocking=buffer.is_cuda)
 
     def _next_free(self, behind: int | None) -> int:
         """The page after `behind` if it is free, or else one with much room after it: the middle of the longest free run."""
@@ -232,6 +237,12 @@ class KVCache:
         """Whether the page that the next token goes to is another's too."""
         at = self.length // PAGE_TOKENS
         return at < len(self.pages) and self._pool.references(self.pages[at]) > 1
+
+
+def _rows(blocks: list[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Each page of some blocks, in one piece, so that a GPU copies it straight from pinned memory or to it."""
+    for block in blocks:
+        yield from block
 
 
 def _host_buffer(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from magistral_ui.engines.local.compiled_ops import compile_pieces
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
+from magistral_ui.engines.local.scheduler import SPECULATIVE_ROWS, Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.pace_recorder import PaceRecorder
@@ -44,7 +44,10 @@ MIN_CPU_KV_BYTES = 4 * 2**30
 class RunningModel:
     """A model, its tokenizer, its cache and its scheduler. `run` must be called in the thread that made it."""
 
-    def __init__(self, loaded: Loaded, device: Device, context_length: int | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, device: Device, context_length: int | None = None, *, speculate: bool = True
+    ) -> None:
+        """`speculate`: whether replies are drafted ahead, which changes their pace only."""
         self.card = loaded.card
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
@@ -63,7 +66,7 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)
         executor = Executor(self.decoder, self.cache, loaded.image_token)
-        self.scheduler = Scheduler(executor, scheduler_limits(device.type))
+        self.scheduler = Scheduler(executor, scheduler_limits(device.type), SPECULATIVE_ROWS if speculate else 0)
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
 

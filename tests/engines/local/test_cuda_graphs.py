@@ -14,11 +14,13 @@ import torch
 from magistral_ui.engines.local import cuda_graphs
 from magistral_ui.engines.local.cuda_graphs import StepGraphs
 from magistral_ui.engines.local.cuda_recorder import Compute, CudaRecorder, Recording, recorded_buckets
-from magistral_ui.engines.local.decode_step import StepInputs
+from magistral_ui.engines.local.decode_step import StepInputs, step_inputs
 from magistral_ui.engines.local.decoder import Decoder
+from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.static_inputs import StaticInputs
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.models.graph_memory import BUCKETS
+from magistral_ui.models.memory import PAGE_TOKENS
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from tests.engines.conftest import load_folder
 from tests.engines.local.fake_devices import CPU, Claims, claim
@@ -126,6 +128,25 @@ def test_padding_is_what_a_step_says_it_is() -> None:
     assert found.tables.tolist() == [[7, 8, 0, 0], [0, 0, 0, 0]]  # of an even width
     assert [found.tokens.dtype, found.positions.dtype, found.slots.dtype] == [torch.int64] * 3
     assert (found.tables.dtype, found.lengths.dtype) == (torch.int32, torch.int32)
+
+
+def test_inputs_are_those_of_each_sequence_s_next_tokens() -> None:
+    pool = PagePool([CPU], 1, 8, torch.float32, 8)
+    first, second = pool.new_cache(), pool.new_cache()
+    first.reserve(PAGE_TOKENS + 2)
+    second.reserve(1)
+    first.length = PAGE_TOKENS - 1
+    (one, other), (third,) = first.pages, second.pages
+    inputs = step_inputs([(first, [7, 8]), (second, [9])], 3)
+    assert inputs.tokens.tolist() == [7, 8, 9]
+    assert inputs.positions.tolist() == [PAGE_TOKENS - 1, PAGE_TOKENS, 0]
+    assert inputs.slots.tolist() == [(one + 1) * PAGE_TOKENS - 1, other * PAGE_TOKENS, third * PAGE_TOKENS]
+    assert inputs.tables.tolist() == [[one, other, 0], [one, other, 0], [third, 0, 0]]
+    assert inputs.lengths.tolist() == [PAGE_TOKENS, PAGE_TOKENS + 1, 1]
+    assert [each.dtype for each in (inputs.tokens, inputs.positions, inputs.slots)] == [torch.int64] * 3
+    assert (inputs.tables.dtype, inputs.lengths.dtype) == (torch.int32, torch.int32)
+    with pytest.raises(ValueError, match="2 pages"):
+        step_inputs([(first, [7]), (second, [9])], 1)
 
 
 FAULTS: dict[str, Callable[[torch.Tensor], object]] = {

@@ -118,6 +118,20 @@ def test_idle_entries_spill_and_come_back() -> None:
     assert not entry.spilled
 
 
+def test_pages_wait_in_blocks_of_a_few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page in one piece, as a GPU copies it from pinned memory; what torch keeps of a block serves other conversations."""
+    monkeypatch.setattr(kv_cache, "HOST_BLOCK_BYTES", 3 * 64 + 1)
+    cache = made(20, 2, budget=32, spill_budget=10**6)
+    keys = [*range(1, 20)]
+    cache.give_back(fill(cache, "a", keys))
+    (entry,) = cache._entries
+    ((blocks,),) = (entry.cache._host[1],)
+    assert [len(block) for block in blocks] == [3, 2]
+    assert all(page.is_contiguous() for block in blocks for page in block)
+    assert entry.cache.host_bytes == sum(block.nbytes for block in blocks)
+    assert held(cache, cache.take("a", [*keys, 0])) == keys
+
+
 def test_an_entry_that_comes_back_makes_room() -> None:
     cache = made(2, spill_budget=10**6)
     for visitor in "ab":
