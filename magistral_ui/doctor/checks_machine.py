@@ -48,8 +48,8 @@ def packages(facts: Facts) -> Finding:
     told = [message for each in found.values() if (message := _of_package(each, gguf_only)) is not None]
     system = facts.system or SystemFacts()
     if len(absent) >= MANY:
-        told = [message for message in told if message.key != "doctor_package_missing"]
-        is_gguf = not system.has_torch or (gguf_only and any(each.version for each in found.values()))
+        told = [message for message in told if message.key not in ("doctor_package_missing", "doctor_package_version")]
+        is_gguf = not system.has_torch or (gguf_only and "xllamacpp" in found and bool(found["xllamacpp"].version))
         values = {"names": ", ".join(absent), "command": f"pip install -r requirements{'-gguf' * is_gguf}.txt"}
         told.insert(0, Message("doctor_packages_missing", values))
     if told and not system.pip:
@@ -95,7 +95,7 @@ def torch(facts: Facts) -> Finding:
 
 def gpu(facts: Facts) -> Finding:
     """The cards as both libraries see them."""
-    found, llama = facts.torch, facts.llama
+    found, llama = facts.torch or facts.hardware, facts.llama
     seen = [_card(each) for each in found.cards] if found else []
     present = list(found.present) if found else []
     driver = [f"driver {found.driver}"] if found and found.driver else []

@@ -64,10 +64,10 @@ def _show(wanted: Wanted, environment: MutableMapping[str, str], find: Survey) -
     _progress("")
     findings = run_all(ALL, facts)
     for line in rows(findings, language, terminal, max(len(check.name) for check in ALL), Commands.here()):
-        tell(line)
-    for told in (summary(findings, language), text_in(language, "doctor_paste")):
-        tell("\n" + "\n".join(terminal.wrapped(told, 0)))
-    tell(f"\n{block(findings)}")
+        tell(line.translate(terminal.plain))
+    for told in (summary(findings, language, terminal.signs["fault"]), text_in(language, "doctor_paste")):
+        tell("\n" + "\n".join(terminal.wrapped(told, 0)).translate(terminal.plain))
+    tell(f"\n{block(findings)}".translate(terminal.plain))
     return findings
 
 

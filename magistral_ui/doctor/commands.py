@@ -6,6 +6,7 @@ import sys
 import sysconfig
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from magistral_ui.doctor.terminal import NO_BREAK
@@ -34,10 +35,13 @@ class Commands:
         folder = _typed(ROOT, is_windows)
         folder = "" if folder == "." else f"{folder}{os.sep}"
         python = _typed(Path(sys.executable), is_windows) if sys.executable else "python"
-        if _is_managed():
-            python = f"{python} -m venv {folder}.venv && {folder}.venv/bin/python"
-        elif not re.search(r"[/\\]", python):
+        if not re.search(r"[/\\]", python):
             python = f".{os.sep}{python}"
+        if _is_for_others():
+            place = f"{folder}.venv"
+            python = f"{python} -m venv {place} " + (
+                f"; {place}\\Scripts\\python" if is_windows else f"&& {place}/bin/python"
+            )
         return Commands(python, folder, is_windows)
 
     def fitted(self, text: str) -> str:
@@ -51,9 +55,11 @@ class Commands:
         return whole.replace(" ", NO_BREAK)
 
 
-def _is_managed() -> bool:
-    """Whether this is the system's own Python, into which pip installs nothing."""
-    return sys.prefix == sys.base_prefix and (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
+def _is_for_others() -> bool:
+    """Whether this is no environment of the app's: a Python that other programs use, or that the system keeps from pip."""
+    if sys.prefix != sys.base_prefix or (Path(sys.prefix) / "conda-meta").is_dir():
+        return False
+    return find_spec("gradio") is None or (Path(sysconfig.get_path("stdlib")) / "EXTERNALLY-MANAGED").is_file()
 
 
 def _typed(path: Path, is_windows: bool) -> str:

@@ -4,8 +4,8 @@ Sizes are bytes. A part is None where it does not apply or could not be found ou
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from magistral_ui.errors import Message
 
@@ -121,8 +121,8 @@ class TorchFacts:
     compiler: str = ""
 
     @property
-    def capability(self) -> Capability | None:
-        return self.cards[0].capability if self.cards else None
+    def capabilities(self) -> tuple[Capability, ...]:
+        return tuple(each.capability for each in self.cards if each.capability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +150,9 @@ class StorageFacts:
     data: str = ""
     data_free: int = 0
     data_problem: str = ""
+    temporary: str = ""
+    """The system's folder for temporary files, in which uploads are kept."""
+    temporary_free: int = 0
     models: tuple[str, ...] = ()
     """Complete models, by repository."""
     partial: int = 0
@@ -260,6 +263,8 @@ class Facts:
     packages: tuple[PackageFacts, ...] | None = None
     system: SystemFacts | None = None
     torch: TorchFacts | None = None
+    hardware: TorchFacts | None = None
+    """What was found before torch failed, if it did."""
     llama: LlamaFacts | None = None
     storage: StorageFacts | None = None
     hub: HubFacts | None = None
@@ -270,31 +275,3 @@ class Facts:
     llama_reply: LlamaReplyFacts | None = None
     failures: Mapping[str, Message] = field(default_factory=dict)
     """By part: why it could not be found out."""
-
-
-MESSAGES = ("hindrance", "problem", "missing")
-
-
-def read(kind: type[Part], found: Mapping[str, Any]) -> Part:
-    """What a probe found, as `kind`; whatever that does not know is left out."""
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _value(name, value) for name, value in found.items() if name in known})
-
-
-def _value(name: str, value: Any) -> Any:
-    if name in MESSAGES:
-        return message_of(value)
-    if name == "damaged":
-        return tuple(filter(None, map(message_of, value)))
-    if name == "cards":
-        return tuple(read(CardFacts, each) for each in value)
-    if name == "paces":
-        return tuple(read(PaceFacts, each) for each in value)
-    if name == "capability" and value is not None:
-        return int(value[0]), int(value[1])
-    return tuple(value) if isinstance(value, list) else value
-
-
-def message_of(value: Any) -> Message | None:
-    """A message as JSON has it, a pair of key and values."""
-    return Message(str(value[0]), dict(value[1])) if value else None

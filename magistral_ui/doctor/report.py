@@ -7,7 +7,7 @@ from magistral_ui import __version__
 from magistral_ui.doctor.checks import Finding
 from magistral_ui.doctor.commands import Commands
 from magistral_ui.doctor.privacy import for_issue, without_names
-from magistral_ui.doctor.terminal import Terminal, columns
+from magistral_ui.doctor.terminal import SIGNS, Terminal, columns
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import strings, text_in
 
@@ -76,10 +76,12 @@ def _sentences(finding: Finding, language: str) -> Iterator[str]:
         yield from told
 
 
-def summary(findings: Mapping[str, Finding], language: str) -> str:
-    """In one sentence: how many things are to be mended."""
+def summary(findings: Mapping[str, Finding], language: str, sign: str = SIGNS["fault"]) -> str:
+    """In one sentence: how many things are to be mended, and by which `sign` they are to be found."""
     count = sum(finding.state == "fault" for finding in findings.values())
-    return text_in(language, "doctor_faults", count=count) if count else text_in(language, "doctor_all_well")
+    if not count:
+        return text_in(language, "doctor_all_well")
+    return text_in(language, "doctor_faults", count=count).replace(SIGNS["fault"], sign)
 
 
 def block(findings: Mapping[str, Finding]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from magistral_ui.doctor.answers import message_of, read
 from magistral_ui.doctor.facts import (
     EngineFacts,
     Facts,
@@ -18,8 +19,6 @@ from magistral_ui.doctor.facts import (
     SystemFacts,
     TorchFacts,
     Wanted,
-    message_of,
-    read,
 )
 from magistral_ui.doctor.probing import Probed, probe
 from magistral_ui.environment import prepare_environment
@@ -64,7 +63,8 @@ def _with_torch(facts: Facts, ask: Ask, chosen: Wanted) -> Facts:
     found = ask("magistral_ui.engines.local.torch_probe:torch_facts", DEVICE_SECONDS, device=wanted.device)
     facts = _with(facts, "torch", TorchFacts, found)
     if found.failure is not None:
-        return replace(facts, failures={**facts.failures, **dict.fromkeys(("engine", "safeguards"), found.failure)})
+        failures = {**facts.failures, **dict.fromkeys(("engine", "safeguards"), found.failure)}
+        return replace(facts, failures=failures, hardware=read(TorchFacts, found.found))
     found = ask("magistral_ui.engines.local.safeguard_probe:safeguard_facts", QUICK_SECONDS, OFFLINE)
     facts = _with(facts, "safeguards", SafeguardFacts, found)
     seconds = FULL_SECONDS if wanted.full else QUICK_SECONDS

@@ -233,7 +233,7 @@ def _shared(
 
 
 def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPlan:
-    """The plan of one device with at most `kv_bytes` for keys and values."""
+    """The plan with at most `kv_bytes` for keys and values, divided over its devices as before."""
     kv_bytes = min(planned.kv_bytes, kv_bytes)
     tokens = kv_bytes // planned.kv_per_token
     return replace(
@@ -241,7 +241,9 @@ def with_less(shape: ModelShape, planned: MemoryPlan, kv_bytes: int) -> MemoryPl
         kv_bytes=kv_bytes,
         context=min(planned.context, tokens),
         visitors=visitors_of(shape, tokens),
-        shares=tuple(replace(share, kv_bytes=kv_bytes) for share in planned.shares),
+        shares=tuple(
+            replace(share, kv_bytes=share.kv_bytes * kv_bytes // max(1, planned.kv_bytes)) for share in planned.shares
+        ),
     )
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from magistral_ui.doctor.checks import Check, Finding, run_all
 from magistral_ui.doctor.command import ALL
-from magistral_ui.doctor.facts import Facts, HubFacts, LlamaReplyFacts, PackageFacts, Wanted
+from magistral_ui.doctor.facts import Facts, HubFacts, LlamaReplyFacts, PackageFacts, TorchFacts, Wanted
+from magistral_ui.doctor.report import exit_code
 from magistral_ui.errors import Message
 from tests.doctor.machines import LLAMA_CARD, PACKAGES, TOO_OLD, USUAL, on_card, with_engine, with_storage
 
@@ -71,6 +72,8 @@ CASES: list[tuple[str, Facts, str, str | None]] = [
     ("disk", with_storage(cache_problem="Read-only file system"), "fault", "doctor_folder_unusable"),
     ("disk", with_storage(data_problem="No space left on device"), "fault", "doctor_folder_unusable"),
     ("disk", with_storage(data_free=10**6), "fault", "doctor_disk_low"),
+    ("disk", with_storage(temporary="/tmp/gradio", temporary_free=10**6), "fault", "doctor_disk_low"),
+    ("disk", with_storage(temporary="/tmp/gradio", temporary_free=10**9), "ok", None),
     ("models", with_storage(partial=2, partial_bytes=10**9), "note", "doctor_partial"),
     ("models", with_storage(damaged=(Message("model_files_broken", {}),)), "fault", "model_files_broken"),
     ("hub", USUAL, "ok", None),
@@ -143,6 +146,17 @@ def test_where_many_are_missing_all_are_installed(
 def test_an_ordinary_computer_has_no_fault() -> None:
     found = run_all(ALL, USUAL)
     assert {name for name, finding in found.items() if finding.state not in ("ok", "skipped")} == set()
+
+
+def test_a_card_is_told_where_torch_crashes() -> None:
+    hardware = TorchFacts(present=("RTX 4090",), driver="570.1")
+    found = run_all(ALL, replace(USUAL, torch=None, hardware=hardware, failures={"torch": CRASH}))
+    assert found["gpu"].value == "RTX 4090 · driver 570.1"
+
+
+def test_a_computer_without_network_card_or_torch_has_no_fault() -> None:
+    facts = replace(hub(problem=Message("doctor_hub_unreachable", {})), torch=None, engine=None, safeguards=None)
+    assert exit_code(run_all(ALL, replace(facts, packages=GGUF_ONLY))) == 0
 
 
 def test_a_check_that_breaks_is_told_without_a_trace() -> None:

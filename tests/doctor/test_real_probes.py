@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import ssl
 import sys
 import threading
@@ -16,7 +17,8 @@ import pytest
 import torch
 
 from magistral_ui.doctor import package_probe
-from magistral_ui.doctor.facts import EngineFacts, HubFacts, SafeguardFacts, StorageFacts, SystemFacts, TorchFacts, read
+from magistral_ui.doctor.answers import read
+from magistral_ui.doctor.facts import EngineFacts, HubFacts, SafeguardFacts, StorageFacts, SystemFacts, TorchFacts
 from magistral_ui.doctor.package_probe import package_facts
 from magistral_ui.doctor.system_probe import (
     choice_facts,
@@ -33,8 +35,10 @@ from magistral_ui.engines.local.safeguard_probe import out_of_memory_is_named, s
 from magistral_ui.engines.local.torch_probe import torch_facts
 from magistral_ui.engines.weights import hub_cache, hub_probe
 from magistral_ui.engines.weights.devices import find_device
+from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel, record_model
 from magistral_ui.engines.weights.hub_probe import hub_facts
 from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.pinned_revision import REFERENCE
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.engines.weights.storage_probe import storage_facts
 from magistral_ui.models.cards import DEMO
@@ -178,7 +182,7 @@ def test_what_is_on_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (found.partial, found.partial_bytes, found.twice_bytes) == (1, 10, 2 * 10**8)
     assert (found.cache_problem, found.data_problem, found.symlinks) == ("", "", True)
     assert found.data == str(tmp_path / "data")
-    assert found.cache_free > 0
+    assert min(found.cache_free, found.temporary_free) > 0
 
 
 def test_libraries_are_listed_with_their_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +282,43 @@ def test_a_token_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_ä")
     found = read(HubFacts, all_of(hub_facts()))
     assert (found.token, found.problem and found.problem.key) == ("refused", "token_refused")
+
+
+COMMIT = "c" * 40
+EMPTY_GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+"""A header of version 3 with no tensors and no values."""
+
+
+def test_a_damaged_model_is_named_and_a_half_downloaded_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("whole", "cut", "begun"):
+        folder = tmp_path / f"models--ann--{name}"
+        shutil.copytree(DEMO_FOLDER, folder / "snapshots" / COMMIT)
+        reference = folder / "refs" / REFERENCE
+        reference.parent.mkdir(parents=True)
+        reference.write_text(COMMIT)
+    weights = f"snapshots/{COMMIT}/model.safetensors"
+    os.truncate(tmp_path / "models--ann--cut" / weights, 2_000_000)
+    (tmp_path / "models--ann--begun" / weights).unlink()
+    found = read(StorageFacts, all_of(storage_facts(str(tmp_path))))
+    assert found.models == ("ann/whole",)
+    (damage,) = found.damaged
+    assert (damage.key, damage.values["model"], damage.values["file"]) == (
+        "model_files_broken",
+        "ann/cut",
+        "model.safetensors",
+    )
+
+
+def test_a_gguf_file_is_whole_or_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path))
+    for label, size in (("Q4_K_M", len(EMPTY_GGUF)), ("Q8_0", 1_000)):
+        file = HeldFile(repository="ann/x-GGUF", commit=COMMIT, name=f"x-{label}.gguf", size=size, sha256="0" * 64)
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        file.path.write_bytes(EMPTY_GGUF)
+        record_model("ann/x-GGUF", HeldModel(label=label, files=(file,)))
+    found = read(StorageFacts, all_of(storage_facts(str(tmp_path))))
+    assert found.models == ("ann/x-GGUF:Q4_K_M",)
+    assert [(each.key, each.values["file"]) for each in found.damaged] == [("gguf_cut_off", "x-Q8_0.gguf")]

@@ -110,6 +110,8 @@ def test_colours_are_for_terminals_that_want_them() -> None:
         assert "\x1b" not in Terminal.of(stream, environment).sign("fault")
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     assert Terminal.of(ascii_only, {}).signs == PLAIN_SIGNS
+    assert "aren’t · –".translate(Terminal.of(ascii_only, {}).plain) == "aren't | -"
+    assert not Terminal.of(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), {}).plain
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,9 @@ def test_colours_are_for_terminals_that_want_them() -> None:
         ({"LANG": "de_DE.UTF-8", "LANGUAGE": "xx:sv"}, "utf-8", "sv"),
         ({"LANG": "C.UTF-8", "LANGUAGE": "sv"}, "utf-8", "en"),
         ({"LANG": "ja_JP.UTF-8"}, "ascii", "en"),
+        ({"LANG": "pl_PL"}, "cp1252", "en"),
+        ({"LANG": "pl_PL"}, "cp1250", "pl"),
+        ({"LANG": "de_DE"}, "cp1252", "de"),
         ({"LANG": "nonsense"}, "utf-8", "en"),
         ({}, None, "en"),
     ],
@@ -135,6 +140,9 @@ def test_the_summary_counts_and_the_exit_code_follows() -> None:
     ill = run_all(ALL, with_engine(failure="generation_failed"))
     assert exit_code(ill) == 1
     assert "1 Punkt" in summary(ill, "de")
+    for language in LANGUAGES:
+        assert "✗" not in summary(ill, language, "X")
+        assert "✗" in summary(ill, language)
 
 
 def test_the_block_has_a_line_for_each_check_in_english() -> None:

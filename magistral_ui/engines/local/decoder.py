@@ -57,7 +57,7 @@ class Decoder:
         self._least = least_rows(decoder.layers)
         self._image_features = getattr(model, "get_image_features", None)
         self._pool: PagePool | None = None
-        self._attention: ExactAttention | SegmentAttention | PromptAttention
+        self._attention: ExactAttention | SegmentAttention | PromptAttention | None = None
         self._step: DecodeStep | None = None
         self.graphs: StepGraphs | None = None
         """Recordings of decode steps."""
@@ -83,14 +83,14 @@ class Decoder:
         return self._pool
 
     def open_pool(self, pages: int, longest: int | None = None) -> PagePool:
-        """Make room for that many pages of keys and values; what older caches hold is no longer of use.
+        """Make room for that many pages of keys and values; what older caches hold is no longer of use, and is freed first.
 
         `longest` is the number of tokens of the longest sequence (default: all that fit).
         """
         self.layers.locate()
         places = self.layers.devices[:-1]
         config = self.config
-        self._step = self.graphs = None
+        self._step = self.graphs = self._pool = self._attention = None
         self._pool = PagePool(places, config.num_key_value_heads, self.layers.head_dim, self.dtype, pages)
         self.width = pages if longest is None else pages_of(longest)
         exact = self.device.type == "cpu"
@@ -152,9 +152,10 @@ class Decoder:
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""
-        device, layers = self.device, self.layers
+        device, layers, attention = self.device, self.layers, self._attention
+        assert attention is not None, "there are caches only once a pool is open"
         tokens = [token for part in parts for token in part.tokens]
-        least = self._least if isinstance(self._attention, ExactAttention) else 0
+        least = self._least if isinstance(attention, ExactAttention) else 0
         spare = [0] * (least - len(tokens))
         hidden = layers.embed(torch.tensor(tokens + spare, device=device))
         positions: list[int] = []
@@ -167,14 +168,14 @@ class Decoder:
             slots += slots_of(part.cache, len(part.tokens))
             last += range(len(positions) - part.wanted, len(positions))
         tables = layers.tables(hidden, torch.tensor(positions + spare, device=device))
-        layout: Any = self._attention.layout(
+        layout: Any = attention.layout(
             [(part.cache, len(part.tokens)) for part in parts], torch.tensor(slots + spare, device=device)
         )
         for index in range(len(layers)):
             if index and layers.devices[index] != layers.devices[index - 1]:
                 hidden, *tables = (move(each, layers.devices[index]) for each in (hidden, *tables))  # type: ignore[assignment]
             queries, keys, values = layers.open(index, hidden, tuple(tables))
-            attended = self._attention.attend(queries, keys, values, layout, index, layers.scale(index))
+            attended = attention.attend(queries, keys, values, layout, index, layers.scale(index))
             hidden = layers.close(index, hidden, attended)
         if len(last) < len(hidden):
             hidden = hidden[torch.tensor(last + [0] * (least - len(last)), device=hidden.device)]

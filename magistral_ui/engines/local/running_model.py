@@ -19,6 +19,7 @@ from magistral_ui.engines.local.attention_choice import use_kernels
 from magistral_ui.engines.local.compiled_ops import compile_pieces
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
+from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.prefix_cache import PrefixCache
 from magistral_ui.engines.local.scheduler import SPECULATIVE_ROWS, Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
@@ -26,19 +27,23 @@ from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.pace_recorder import PaceRecorder
 from magistral_ui.engines.weights.devices import Device, find_device, look_again
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
-from magistral_ui.engines.weights.load_errors import memory_named
+from magistral_ui.engines.weights.load_errors import is_out_of_memory, memory_named
 from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.pace_file import record_pace
 from magistral_ui.engines.weights.progress import Cancelled, Report
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.engines.weights.source import find_source
 from magistral_ui.errors import BadSetting, DeviceTooSmall, ModelFilesBroken
-from magistral_ui.models.memory import PAGE_TOKENS, MemoryPlan, pages_of, plan_loaded, with_less
+from magistral_ui.models.memory import MIN_CONTEXT, PAGE_TOKENS, MemoryPlan, pages_of, plan_loaded, with_less
 
 log = logging.getLogger(__name__)
 
 MIN_CPU_KV_BYTES = 4 * 2**30
 """Bytes for keys and values on a processor, unless one conversation of full length needs more."""
+
+
+POOL_SHRINK_FACTOR = 0.9
+"""What is left of the pages of keys and values where there is no room for all of them."""
 
 
 class RunningModel:
@@ -57,8 +62,11 @@ class RunningModel:
         laid_out = held_bytes(loaded.model) - loaded.weights  # on a processor, packing unpacks the scales of nf4
         empty_device_cache()  # what loading left over is free, and would otherwise shorten the context
         planned = plan_now(loaded, device, self.decoder.copied_bytes + laid_out)
-        self.context_length = min(loaded.info.context_length, planned.context, context_length or planned.context)
-        pool = self.decoder.open_pool(pages_held(planned, self.context_length), self.context_length)
+        longest = min(loaded.info.context_length, planned.context, context_length or planned.context)
+        pool = open_pool(self.decoder, pages_held(planned, longest), longest)
+        if pool.pages < pages_held(planned, longest):
+            planned = with_less(loaded.shape, planned, pool.pages * pool.page_bytes)
+        self.context_length = min(longest, pool.pages * PAGE_TOKENS)
         if device.type == "cuda":
             use_kernels(self.decoder)
             self.decoder.record()
@@ -171,6 +179,25 @@ def plan_now(loaded: Loaded, device: Device, copied: int = 0) -> MemoryPlan:
 def pages_held(planned: MemoryPlan, longest: int) -> int:
     """Pages that the plan has room for, and always enough for the longest conversation."""
     return max(planned.kv_bytes // (planned.kv_per_token * PAGE_TOKENS), pages_of(longest))
+
+
+def open_pool(model: Decoder, pages: int, longest: int) -> PagePool:
+    """The model's pool of that many pages, or of fewer if the device, which was counted before, has no room for them now.
+
+    Raises what allocating raises if MIN_CONTEXT tokens, or the `longest` conversation if that is shorter, do not fit either.
+    """
+    least = pages_of(min(longest, MIN_CONTEXT))
+    while True:
+        try:
+            return model.open_pool(pages, min(longest, pages * PAGE_TOKENS))
+        except (MemoryError, RuntimeError) as error:
+            if pages <= least or not is_out_of_memory(error):
+                raise
+        # Outside the handler, whose traceback keeps what has been allocated of the pool alive.
+        empty_device_cache()
+        fewer = max(least, int(pages * POOL_SHRINK_FACTOR))
+        log.warning("no room for %d pages of keys and values: trying %d", pages, fewer)
+        pages = fewer
 
 
 def speculative_rows(decoder: Decoder) -> int:

@@ -16,6 +16,7 @@ from magistral_ui.chat.prompt import Prompt, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest
 from magistral_ui.engines.local import running_model
+from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.running_model import RunningModel, load_model
 from magistral_ui.engines.pace_recorder import MIN_MEASURED_TOKENS
 from magistral_ui.engines.weights import devices, loader
@@ -25,6 +26,7 @@ from magistral_ui.engines.weights.loader import Loaded, load
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.errors import BadSetting, DeviceTooSmall
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.memory import PAGE_TOKENS
 from tests.engines.conftest import CPU
 
 
@@ -77,6 +79,45 @@ def test_the_plan_comes_after_the_first_forward_and_what_it_leaves_over_is_given
         monkeypatch.setattr(running_model, name, noted(name, getattr(running_model, name)))
     RunningModel(vision_loaded, CPU)
     assert happened == ["warm_up", "empty_device_cache", "plan_now"]
+
+
+def room_for(pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device on which allocating more pages than these fails."""
+    usual = PagePool.__init__
+
+    def made(self: PagePool, *places: Any) -> None:
+        if places[-1] > pages:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        usual(self, *places)
+
+    monkeypatch.setattr(PagePool, "__init__", made)
+
+
+def test_a_pool_that_finds_less_room_than_planned_is_smaller(
+    vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Something else took memory after it was counted: the model runs with what is left, and says how much that is."""
+    monkeypatch.setattr(running_model, "MIN_CONTEXT", 1_024)
+    room_for(10, monkeypatch)
+    running = RunningModel(vision_loaded, CPU)
+    pool = running.decoder.pool
+    assert 9 <= pool.pages <= 10
+    assert running.context_length == pool.pages * PAGE_TOKENS == running.info.context_length
+    assert running.info.plan is not None
+    assert running.info.plan.kv_bytes == pool.pages * pool.page_bytes
+    assert "no room for" in caplog.text
+    generation = running.submit(GenerationRequest(Prompt((), (UserTurn("Hi"),)), SamplingParams(max_tokens=3, seed=1)))
+    while not generation.ended:
+        running.scheduler.step()
+    assert generation.usage.reasoning_tokens + generation.usage.answer_tokens
+
+
+def test_a_shorter_context_than_is_useful_is_no_way_out(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_model, "MIN_CONTEXT", 1_024)
+    room_for(3, monkeypatch)
+    with pytest.raises(torch.OutOfMemoryError):
+        RunningModel(vision_loaded, CPU)
+    assert RunningModel(vision_loaded, CPU, context_length=700).decoder.pool.pages == 3
 
 
 @pytest.mark.parametrize(("buckets", "rows"), [((1, 2, 4), 4), ((1, 2, 4, 8, 16), 8), (None, 8)])
