@@ -6,7 +6,7 @@ copies nothing until it writes into a page that another one holds too. Which tok
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -17,8 +17,8 @@ SCRATCH_PAGE = 0
 ROOM = 16
 """Free pages around the first one of a sequence, for it and for the one before it to grow in one piece."""
 HostPage = list[torch.Tensor]
-"""A page in host memory: each layer's keys and values, (PAGE_TOKENS, heads, head_dim). torch takes a power of two of pinned bytes
-for each, which these are in Mistral's models, and keeps it for others of the same size."""
+"""A page in host memory, in pieces of (layers, 2, PAGE_TOKENS, heads, head_dim). torch takes a power of two of pinned bytes for
+each piece and keeps it for others of that size, so pieces have 32, 16, 8 … layers: in Mistral's models, powers of two."""
 
 
 class OutOfPages(MemoryError):
@@ -121,9 +121,9 @@ class PagePool:
 
     def to_host(self, page: int) -> HostPage:
         """A copy of `page` in host memory. A GPU may still be busy with it; whatever it is asked for next comes afterwards."""
-        copies = [_host_buffer(tuple(row.shape), row) for row in self._rows(page)]
-        for copy, row in zip(copies, self._rows(page), strict=True):
-            copy.copy_(row, non_blocking=row.is_cuda)
+        copies = [_host_buffer(tuple(piece.shape), piece) for piece in self._pieces(page)]
+        for copy, piece in zip(copies, self._pieces(page), strict=True):
+            copy.copy_(piece, non_blocking=piece.is_cuda)
         return copies
 
     def from_host(self, copies: Sequence[HostPage]) -> list[int]:
@@ -131,23 +131,26 @@ class PagePool:
         taken = self.take(len(copies))
         with self._given_back_on_error(taken):
             for page, copied in zip(taken, copies, strict=True):
-                for row, copy in zip(self._rows(page), copied, strict=True):
-                    row.copy_(copy, non_blocking=row.is_cuda)
+                for piece, copy in zip(self._pieces(page), copied, strict=True):
+                    piece.copy_(copy, non_blocking=piece.is_cuda)
         return taken
 
     @contextmanager
     def _given_back_on_error(self, taken: list[int]) -> Iterator[None]:
         """Within this context nobody holds `taken` yet: whatever breaks, these pages are free again."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.release, taken)
             yield
-        except BaseException:
-            self.release(taken)
-            raise
+            undo.pop_all()
 
-    def _rows(self, page: int) -> Iterator[torch.Tensor]:
-        """Each layer's keys and values in a page, as a HostPage has them."""
+    def _pieces(self, page: int) -> Iterator[torch.Tensor]:
+        """A page as a HostPage has it."""
         for buffer in self._buffers:
-            yield from buffer[:, :, page].flatten(0, 1)
+            first = 0
+            while first < len(buffer):
+                end = first + (1 << (len(buffer) - first).bit_length() - 1)
+                yield buffer[first:end, :, page]
+                first = end
 
     def _next_free(self, behind: int | None) -> int:
         """The page after `behind` if it is free, or else one with room around it.

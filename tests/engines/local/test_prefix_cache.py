@@ -120,16 +120,16 @@ def test_idle_entries_spill_and_come_back() -> None:
     assert not entry.spilled
 
 
-def test_pages_wait_in_pieces_of_one_size() -> None:
+def test_pages_wait_in_pieces_of_a_few_sizes() -> None:
     """Each in one piece, as a GPU copies it from pinned memory; what torch keeps of one serves other conversations."""
-    cache = made(20, 2, budget=32, spill_budget=10**6)
+    cache = made(20, 7, budget=32, spill_budget=10**6)
     keys = [*range(1, 20)]
     cache.give_back(fill(cache, "a", keys))
     (entry,) = cache._entries
-    pieces = [piece for page in entry.cache._host.values() for piece in page]
-    assert {piece.nbytes for piece in pieces} == {4 * 4}
-    assert all(piece.is_contiguous() for piece in pieces)
-    assert entry.cache.host_bytes == sum(piece.nbytes for piece in pieces)
+    pages = list(entry.cache._host.values())
+    assert [[piece.nbytes for piece in page] for page in pages] == [[4 * 32, 2 * 32, 32]] * 5
+    assert all(piece.is_contiguous() for page in pages for piece in page)
+    assert entry.cache.host_bytes == sum(piece.nbytes for page in pages for piece in page)
     assert held(cache, cache.take("a", [*keys, 0])) == keys
 
 
