@@ -194,7 +194,7 @@ def differing(precision: str, replies: int = 100) -> tuple[int, float]:
             running.scheduler.speculative_rows = drafts
             params = SamplingParams(temperature=(0, 0.7, 1)[number % 3], max_tokens=400, seed=number)
             prompt = Prompt(running.system, (UserTurn(QUESTIONS[number % len(QUESTIONS)]),))
-            generation = running.submit(GenerationRequest(prompt, params, f"{drafts} {number}"))
+            generation = running.submit(GenerationRequest(prompt, params, f"with {drafts} rows"))
             while not generation.ended:
                 running.scheduler.step()
                 steps += bool(drafts)

@@ -59,9 +59,7 @@ class Sequence:
         self.keys = list(prompt.keys)
         self.entry: CacheEntry | None = None
         self.reused = 0
-        self.drafter: Drafter = PromptLookup(
-            tokenizer.first_text_token, partial(tokenizer.recent_replies, request.visitor)
-        )
+        self.drafter: Drafter = PromptLookup(tokenizer.first_text_token, partial(tokenizer.replies_of, request.visitor))
         self.drafts: list[int] = []
         """Guesses at the next tokens, which run in the same step as the last token."""
         self._answer_now = False

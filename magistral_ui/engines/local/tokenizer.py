@@ -33,8 +33,6 @@ CACHED_REPLY_TOKENS = 2_000_000
 """Tokens of replies that are remembered, of all visitors."""
 CACHED_TEXT_TOKENS = 1_000_000
 """Tokens of all other texts that are remembered."""
-RECENT_REPLIES, RECENT_TOKENS = 8, 16_384
-"""Texts that a visitor's new reply may quote from, and tokens of them together: reading so many takes about 7 ms."""
 CACHED_COUNTS = 20_000
 """Number of replies whose reasoning has its token count remembered."""
 
@@ -148,18 +146,10 @@ class Tokenizer:
             if spaces == 0:
                 self._remember((visitor, reasoning, text, closed), kept)
 
-    def recent_replies(self, visitor: str) -> list[list[int]]:
-        """The tokens of a visitor's latest replies that are remembered, the latest last; not whole if they are long."""
+    def replies_of(self, visitor: str) -> list[list[int]]:
+        """The tokens of the replies that are remembered of a visitor, the oldest first."""
         with self._lock:
-            keys = [key for key in self._replies if key[0] == visitor][-RECENT_REPLIES:]
-            replies = [self._replies[key] for key in keys]
-        recent: list[list[int]] = []
-        left = RECENT_TOKENS
-        for ids in reversed(replies):  # reasoning alone is remembered apart, as the beginning of its reply
-            if left and not any(other[: len(ids)] == ids for other in recent):
-                recent.append(ids[:left])
-                left -= len(recent[-1])
-        return recent[::-1]
+            return [self._replies[key] for key in [*self._replies] if key[0] == visitor]
 
     def _remember(self, key: tuple[str, str | None, str, bool], ids: list[int]) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole cache

@@ -172,5 +172,5 @@ class _Vocabulary:
     def remember_reply(self, *_: object, **__: object) -> None:
         pass
 
-    def recent_replies(self, _: str) -> list[list[int]]:
+    def replies_of(self, _: str) -> list[list[int]]:
         return []

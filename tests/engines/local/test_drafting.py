@@ -18,9 +18,12 @@ from magistral_ui.engines.local.drafting import (
     MAX_PAUSE,
     MIN_DRAFT,
     MIN_MATCH,
+    RECENT_TEXTS,
+    RECENT_TOKENS,
     DraftLength,
     NgramIndex,
     PromptLookup,
+    recent,
 )
 
 FIRST_TEXT_TOKEN = 10
@@ -123,6 +126,20 @@ def test_remembered_texts_are_read_when_decoding_begins_and_the_sequence_comes_f
     assert drafter.propose(sequence, 1) == [99]
     assert asked == [1]
     assert BORDER < FIRST_TEXT_TOKEN
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([], []),
+        ([[1, 2, 3], [4]], [[1, 2, 3], [4]]),
+        ([[1, 2, 3], [1, 2], [4], [4, 5], [4], [6], [6]], [[1, 2, 3], [4, 5], [6]]),
+        ([[n] for n in range(RECENT_TEXTS + 3)], [[n] for n in range(3, RECENT_TEXTS + 3)]),
+        ([[1], [2] * RECENT_TOKENS, [3]], [[2] * (RECENT_TOKENS - 1), [3]]),
+    ],
+)
+def test_the_latest_texts_are_remembered(texts: list[list[int]], expected: list[list[int]]) -> None:
+    assert recent(texts) == expected
 
 
 FAILED = [(3, 0)] * ALLOWED_FAILURES

@@ -15,10 +15,11 @@ from magistral_ui.chat.prompt import Prompt, Resume, SystemPart, UserTurn
 from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
-from magistral_ui.engines.local import decode_step, exact_attention, kv_cache, running_model
+from magistral_ui.engines.local import decode_step, exact_attention, executor, kv_cache, running_model
 from magistral_ui.engines.local import sequence as sequences
 from magistral_ui.engines.local.drafting import DraftableSequence, Drafter
 from magistral_ui.engines.local.running_model import RunningModel
+from magistral_ui.engines.local.sampling_state import Draw
 from magistral_ui.engines.local.scheduler import SPECULATIVE_ROWS
 from magistral_ui.engines.local.sequence import Sequence
 from magistral_ui.engines.weights.loader import Loaded
@@ -301,6 +302,33 @@ def test_answer_now_comes_after_the_same_token(circling_loaded: Loaded, pressed:
     written, said = answered(pressed, speculate=True)
     assert answered(written, speculate=False) == (written, said)
     assert Notice("answered_now") in said
+
+
+def test_what_is_no_longer_banned_may_come_at_once(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that wants to end: it may as soon as there is one token of an answer, though drafts were drawn before that."""
+    asked = GenerationRequest(
+        Prompt((), (UserTurn("?"),), Resume("", closed=False)),
+        SamplingParams(max_tokens=60, seed=0, reasoning_budget=12),
+        "ann",
+    )
+    running = RunningModel(vision_loaded, CPU)
+    end = running.tokenizer.end_of_turn
+
+    def draw(_: torch.Tensor, draws: list[Draw], __: list[int]) -> list[int]:
+        return [end if each.position > 12 and end not in each.banned else 1_000 + each.position for each in draws]
+
+    monkeypatch.setattr(executor, "sample_batch", draw)
+    replies = []
+    for drafter in (
+        Nonsense(iter(lambda: 0, 1), 0),
+        Oracle([*range(1_001, 1_012), *running.tokenizer.control_tokens().closing, *range(1_013, 1_030)]),
+    ):
+        generation = submit(running, asked, drafter)
+        finish(running, generation)
+        replies.append(told(generation))
+    assert replies[0] == replies[1]
+    assert replies[0][-1] == ("stop", 12, 1)
+    assert running.scheduler.accepted > 5
 
 
 def test_the_loop_guard_acts_as_without_drafts(circling_loaded: Loaded, plain_circling: Plain) -> None:

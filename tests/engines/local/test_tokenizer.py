@@ -15,7 +15,7 @@ from mistral_common.protocol.instruct.request import ChatCompletionRequest
 from magistral_ui.chat.images import ImageFile
 from magistral_ui.chat.prompt import AssistantTurn, Prompt, Resume, SystemPart, UserTurn, split_system_prompt
 from magistral_ui.chat.sampling import Effort
-from magistral_ui.engines.local.tokenizer import RECENT_REPLIES, RECENT_TOKENS, Tokenizer
+from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.models.cards import DEMO, MAGISTRAL_1_0, TOKEN_MARKS
 from magistral_ui.models.folder import DEMO_FOLDER
 
@@ -315,17 +315,11 @@ def test_a_tokenizer_without_settings_reads_no_effort(encoder: Tokenizer) -> Non
     assert asked.ids == plain.ids
 
 
-def test_a_visitor_s_latest_replies_are_handed_out_to_nobody_else(encoder: Tokenizer) -> None:
-    for n in range(RECENT_REPLIES + 2):
-        encoder.remember_reply("zoe", "so", f"{n}", [100 + n, 101, 102])
-        encoder.remember_reply("zoe", "so", "", [100 + n, 101])  # its reasoning alone is part of it
-        encoder.remember_reply("max", None, f"{n}", [900])
-    recent = encoder.recent_replies("zoe")
-    assert [ids[0] for ids in recent] == sorted(ids[0] for ids in recent)
-    assert recent[-1] == [100 + RECENT_REPLIES + 1, 101, 102]
-    assert all(len(ids) == 3 for ids in recent[1:])
-    encoder.remember_reply("zoe", None, "long", [7] * RECENT_TOKENS)
-    assert encoder.recent_replies("zoe") == [[7] * RECENT_TOKENS]
+def test_a_visitor_s_replies_are_handed_out_to_nobody_else(encoder: Tokenizer) -> None:
+    encoder.remember_reply("zoe", "so", "yes", [100, 101, 102])
+    encoder.remember_reply("max", None, "no", [900])
+    encoder.remember_reply("zoe", None, "well", [200, 201])
+    assert encoder.replies_of("zoe") == [[100, 101, 102], [200, 201]]
     encoder.forget("zoe")
-    assert encoder.recent_replies("zoe") == []
-    assert encoder.recent_replies("nobody") == []
+    assert encoder.replies_of("zoe") == encoder.replies_of("nobody") == []
+    assert encoder.replies_of("max") == [[900]]
