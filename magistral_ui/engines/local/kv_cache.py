@@ -6,7 +6,7 @@ copies nothing until it writes into a page that another one holds too. Which tok
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 
@@ -138,11 +138,10 @@ class PagePool:
     @contextmanager
     def _given_back_on_error(self, taken: list[int]) -> Iterator[None]:
         """Within this context nobody holds `taken` yet: whatever breaks, these pages are free again."""
-        try:
+        with ExitStack() as undo:
+            undo.callback(self.release, taken)
             yield
-        except BaseException:
-            self.release(taken)
-            raise
+            undo.pop_all()
 
     def _next_free(self, behind: int | None) -> int:
         """The page after `behind` if it is free, or else one with room around it.

@@ -91,7 +91,7 @@ class Scheduler:
                 self._waiting.clear()
             for sequence in left:
                 if not sequence.generation.ended:
-                    sequence.finish("cancelled")
+                    self._cancel(sequence)
 
     def step(self) -> None:
         with self._wakeup:
@@ -121,7 +121,7 @@ class Scheduler:
             self._waiting.extendleft(step.preempt)
             waiting = list(self._waiting)
         for sequence in step.cancel:
-            sequence.finish("cancelled")
+            self._cancel(sequence)
         for sequence in step.admit:
             self._admit(sequence)
         if moved or step.preempt:
@@ -151,6 +151,13 @@ class Scheduler:
             return
         if ended:
             self._leave(sequence)
+
+    def _cancel(self, sequence: Sequence) -> None:
+        """Whatever breaks here, those that come in or leave beside it are not lost."""
+        try:
+            sequence.finish("cancelled")
+        except Exception as error:
+            self._fail(sequence, error)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence in self._running:
