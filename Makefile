@@ -39,8 +39,10 @@ run: install ## open the page; flags go in ARGS="--port 8000"
 run-gguf: ## the same for GGUF files alone, without torch: a smaller installation, in .venv-gguf
 	@exec $(MAKE) --no-print-directory run VENV=$(GGUF_VENV) REQUIREMENTS=requirements-gguf.txt
 
-doctor: install ## check this installation and this machine, and say what to fix; ARGS="--full" tries the whole model
-	@$(PY) app.py doctor $(ARGS)
+doctor: ## check this installation and this machine, and say what to fix; installs nothing; ARGS="--full" tries the whole model
+	@python=$$(command -v $(PY) || command -v $(PYTHON)) || \
+	  { echo "Python 3.10 or newer is needed, and $(PYTHON) is not here. Install it, or name one: make PYTHON=/path/to/python3 doctor" >&2; exit 2; }; \
+	"$$python" app.py doctor $(ARGS)
 
 check: checks ## format, lint, types and the unit tests: less than a minute
 	@$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest $(PARALLEL) $(UNIT_TESTS) $(ARGS)

@@ -14,9 +14,14 @@ from urllib.parse import urlsplit
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent))  # Python leaves it out with -P or PYTHONSAFEPATH
+    if sys.version_info < (3, 10):  # noqa: UP036  # it is started with any, and would end with a trace
+        from magistral_ui.doctor.old_python import refuse
+
+        refuse()
     if sys.argv[1:2] == ["doctor"]:  # before anything is imported that may be what is broken
         from magistral_ui.doctor.command import run
 
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as at Ctrl-C, what it has started is ended
         os._exit(run(sys.argv[2:]))  # a child that waits for a driver is not waited for
 
 from magistral_ui.environment import (

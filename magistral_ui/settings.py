@@ -249,7 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="app.py",
         description=text("app_description"),
-        epilog=text("app_variables", prefix=VARIABLE_PREFIX),
+        epilog=f"{text('app_variables', prefix=VARIABLE_PREFIX)} {text('app_doctor_hint')}",
         allow_abbrev=False,
         argument_default=None,
     )

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from magistral_ui.models.cards import DEMO, MINISTRAL_3_3B, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
 from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.ladder import Candidate, best_candidate, candidates
-from magistral_ui.models.memory import GIB, DeviceBudget, MemoryPlan, best_plan
+from magistral_ui.models.memory import GIB, MemoryPlan, best_plan
 
 MIB = 2**20
 DOCUMENT = Path(__file__).parents[1] / "docs" / "space.md"

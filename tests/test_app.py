@@ -87,7 +87,7 @@ def test_a_port_in_use_is_named() -> None:
 
 
 IMPORTS = """
-import sys, threading, time
+import os, sys, threading, time
 import torch  # the longest part, which would hide the rest
 from app import model_actions_of
 from magistral_ui.engines.base import Loading, ModelRequest, Ready
@@ -103,6 +103,7 @@ while isinstance(engine.status(), Loading):
     time.sleep(0.05)
 assert isinstance(engine.status(), Ready), engine.status()
 assert listed["models"], listed
+os._exit(0)  # as the app does: to end torch takes a second
 """
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from gradio_client import Client
 
 from magistral_ui.models.cards import DEMO
@@ -90,10 +89,37 @@ def test_without_llama_cpp_the_command_that_installs_it_is_named(tmp_path: Path)
     assert "pip install -r requirements-gguf.txt" in told.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("--model=demo",)])
-def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+NAMED = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from magistral_ui.chat.prompt import Prompt, UserTurn
+from magistral_ui.chat.sampling import SamplingParams
+from magistral_ui.engines.base import GenerationRequest, Loading, ModelRequest, Ready
+from magistral_ui.engines.switching.switchable import SwitchableEngine
+if __name__ == "__main__":
+    engine = SwitchableEngine(ModelRequest("demo", threads=1))
+    engine.start()
+    while isinstance(engine.status(), Loading):
+        time.sleep(0.02)
+    status = engine.status()
+    assert isinstance(status, Ready), status
+    prompt = Prompt(engine.card.system(), (UserTurn("What is 487 + 265?"),))
+    generation = engine.submit(GenerationRequest(prompt, SamplingParams(temperature=0.0, seed=1), "ann"))
+    assert generation.wait(300)
+    print(status.info.source, generation.reasoning, generation.answer)
+    engine.close()
+"""
+
+
+def test_the_demo_model_by_its_name_is_its_gguf_file(tmp_path: Path) -> None:
+    told = ended(tmp_path, "-c", NAMED, str(APP.parent))
+    assert told.returncode == 0, told.stderr
+    assert "752" in told.stdout
+
+
+def test_its_page_answers_with_the_demo_model_s_gguf_file(tmp_path: Path) -> None:
     path = python_path(tmp_path / "site")
-    with started(tmp_path, *arguments, PYTHONPATH=path, HF_HOME=str(tmp_path / "hub"), OMP_NUM_THREADS="1") as running:
+    with started(tmp_path, PYTHONPATH=path, HF_HOME=str(tmp_path / "hub"), OMP_NUM_THREADS="1") as running:
         assert running.get("/")[0] == 200
         until_ready(running)
         url = f"http://127.0.0.1:{running.port}/"

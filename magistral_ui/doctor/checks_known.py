@@ -16,6 +16,8 @@ NO_GRAPHS = "not recorded"
 """In the warnings of the engine where CUDA graphs cannot be recorded."""
 MAX_SHORTFALL = 0.05
 """Share of the keys' and values' memory that a plan may leave unused."""
+NO_FAULT_KEYS = ("gpu_not_nvidia", "gpu_hidden")
+"""A card that torch does not run, as those inside processors, or that somebody hid from it: nothing is to be mended."""
 BUILD_KEYS = ("gpu_torch_without_cuda", "gpu_driver_old", "gpu_driver_old_or_torch", "gpu_too_new")
 QUOTA_LEFT, QUOTA_PRICE = 61, 2
 
@@ -30,8 +32,8 @@ def apple_float64(facts: Facts) -> Finding:
 
 def cudnn_attention(facts: Facts) -> Finding:
     """On H100, B200 and their like, torch would take cuDNN's attention, which builds a plan for each new length."""
-    capability = _torch(facts).capability
-    if _torch(facts).type != "cuda" or capability is None or capability[0] not in CUDNN_FIRST:
+    found = _torch(facts)
+    if found.type != "cuda" or not any(each[0] in CUDNN_FIRST for each in found.capabilities):
         return ok("", ABSENT)
     return fault("doctor_cudnn") if _engine(facts).cudnn else ok("", MENDED)
 
@@ -42,7 +44,8 @@ def torch_build(facts: Facts) -> Finding:
     if found.hindrance is None or found.hindrance.key == "gpu_too_old":
         return ok("", ABSENT)
     elsewhere = facts.llama is not None and facts.llama.on_gpu and found.hindrance.key not in BUILD_KEYS
-    return Finding("note" if elsewhere else "fault", messages=(found.hindrance,))
+    is_note = elsewhere or found.hindrance.key in NO_FAULT_KEYS
+    return Finding("note" if is_note else "fault", messages=(found.hindrance,))
 
 
 def graph_memory(facts: Facts) -> Finding:
@@ -113,11 +116,12 @@ def graph_stream(facts: Facts) -> Finding:
 def before_ampere(facts: Facts) -> Finding:
     """Cards before Ampere have neither bfloat16 arithmetic nor fused attention for it."""
     found = _torch(facts)
-    if found.type != "cuda" or found.capability is None or not MIN_CAPABILITY <= found.capability < AMPERE:
+    old = [card for card in found.cards if card.capability and MIN_CAPABILITY <= card.capability < AMPERE]
+    if found.type != "cuda" or not old:
         return ok("", ABSENT)
-    if found.fused:
+    if found.fused and old[0] == found.cards[0]:  # `fused` is the first card's
         return fault("doctor_before_ampere_unplanned")
-    return note("doctor_before_ampere", card=found.cards[0].name)
+    return note("doctor_before_ampere", card=old[0].name)
 
 
 def disk_twice(facts: Facts) -> Finding:

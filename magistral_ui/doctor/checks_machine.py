@@ -1,10 +1,10 @@
 """Checks of what is installed and of the machine: Python, libraries, processor, graphics cards, kernels."""
 
-from magistral_ui.doctor.checks import Check, Finding, PartMissing, fault, gibibytes, known_part, ok
+from magistral_ui.doctor.checks import Check, Finding, PartMissing, fault, gibibytes, known_part, note, ok
 from magistral_ui.doctor.facts import CardFacts, Facts, PackageFacts, SystemFacts, TorchFacts
+from magistral_ui.doctor.old_python import MIN_PYTHON
 from magistral_ui.errors import Message
 
-MIN_PYTHON = (3, 10)
 TORCH_FAMILY = ("torch", "transformers", "accelerate", "bitsandbytes")
 MANY = 4
 """So many missing libraries mean that they are installed for another Python, or not at all."""
@@ -17,7 +17,8 @@ def python(facts: Facts) -> Finding:
     found = tuple(int(part) for part in system.python.split()[-1].split(".")[:2])
     if found < MIN_PYTHON:
         return fault("doctor_python_old", system.python, found=system.python, needed=".".join(map(str, MIN_PYTHON)))
-    return ok(f"{system.python} · {system.system}")
+    value = " · ".join(filter(None, (system.python, system.environment, system.system)))
+    return ok(value) if system.bits == 64 else fault("doctor_python_32", value)
 
 
 def processor(facts: Facts) -> Finding:
@@ -26,11 +27,18 @@ def processor(facts: Facts) -> Finding:
     system = _system(facts)
     parts = [system.processor or system.architecture, f"{system.cores} × {system.architecture}"]
     parts += [f"{gibibytes(system.free)} / {gibibytes(system.memory)} GiB", *system.instructions]
-    return ok(" · ".join(parts))
+    value = " · ".join(parts)
+    if system.limit is not None:  # the app plans with what the system says is free
+        return note("doctor_memory_limit", value, limit=gibibytes(system.limit), memory=gibibytes(system.memory))
+    return ok(value)
 
 
 def environment(facts: Facts) -> Finding:
-    return Finding("fault", messages=facts.environment) if facts.environment else ok("–")
+    wanted = facts.wanted
+    flags = {"device": wanted.device, "precision": wanted.precision, "model": "…" if wanted.model else "auto"}
+    chosen = [f"--{name} {value}" for name, value in flags.items() if value != "auto"]
+    value = " · ".join([*chosen, *facts.variables]) or "–"
+    return Finding("fault", value, facts.environment) if facts.environment else ok(value)
 
 
 def packages(facts: Facts) -> Finding:
@@ -38,23 +46,35 @@ def packages(facts: Facts) -> Finding:
     gguf_only = not any(found[name].version for name in TORCH_FAMILY if name in found)
     absent = [each.name for each in found.values() if _is_missing(each, gguf_only)]
     told = [message for each in found.values() if (message := _of_package(each, gguf_only)) is not None]
+    system = facts.system or SystemFacts()
     if len(absent) >= MANY:
-        told = [message for message in told if message.key != "doctor_package_missing"]
-        values = {"names": ", ".join(absent), "command": f"pip install -r requirements{'-gguf' * gguf_only}.txt"}
+        told = [message for message in told if message.key not in ("doctor_package_missing", "doctor_package_version")]
+        is_gguf = not system.has_torch or (gguf_only and "xllamacpp" in found and bool(found["xllamacpp"].version))
+        values = {"names": ", ".join(absent), "command": f"pip install -r requirements{'-gguf' * is_gguf}.txt"}
         told.insert(0, Message("doctor_packages_missing", values))
+    if told and not system.pip:
+        told.insert(0, Message("doctor_no_pip", {"command": "python -m ensurepip --upgrade"}))
     shown = [f"{name} {found[name].version}" for name in SHOWN if name in found and found[name].version]
-    return Finding("fault" if told else "ok", " · ".join(shown), tuple(told))
+    is_fault = any(message.key != "doctor_package_lacks" for message in told)
+    return Finding("fault" if is_fault else "note" if told else "ok", " · ".join(shown), tuple(told))
 
 
 def _of_package(package: PackageFacts, gguf_only: bool) -> Message | None:
     values = {"name": package.name, "command": package.command}
     if _is_missing(package, gguf_only):
         return Message("doctor_package_missing", values)
-    if package.error:
-        command = package.command.replace("install", "install --force-reinstall", 1)
-        return Message("doctor_package_broken", values | {"reason": package.error, "command": command})
+    if package.also:
+        remove = f"pip uninstall -y {package.name}; " * len(package.also.split(", "))
+        values |= {"found": package.also, "command": f"{remove}{package.command}"}
+        return Message("doctor_package_twice", values)
     if package.version and not package.fits:
         return Message("doctor_package_version", values | {"found": package.version, "wanted": package.wanted})
+    lacks = {"name": package.name, "wanted": package.lacks, "found": package.instead or "–"}
+    if package.error:
+        command = f'pip install "{package.lacks}"' if package.lacks else package.command_again
+        return Message("doctor_package_broken", values | {"reason": package.error, "command": command})
+    if package.lacks:
+        return Message("doctor_package_lacks", lacks | {"command": f'pip install "{package.lacks}"'})
     return None
 
 
@@ -66,7 +86,8 @@ def _is_missing(package: PackageFacts, gguf_only: bool) -> bool:
 def torch(facts: Facts) -> Finding:
     """torch itself; that a card cannot be used is the finding of `torch-build`."""
     if facts.torch is None:
-        return _without(facts, "torch", Message("doctor_no_torch"))
+        nowhere = facts.system is not None and not facts.system.has_torch
+        return _without(facts, "torch", Message("doctor_torch_nowhere" if nowhere else "doctor_no_torch"))
     found = facts.torch
     build = found.cuda or "CPU"
     return ok(f"{found.version} ({build}) · {found.type} · {found.threads} threads")
@@ -74,7 +95,7 @@ def torch(facts: Facts) -> Finding:
 
 def gpu(facts: Facts) -> Finding:
     """The cards as both libraries see them."""
-    found, llama = facts.torch, facts.llama
+    found, llama = facts.torch or facts.hardware, facts.llama
     seen = [_card(each) for each in found.cards] if found else []
     present = list(found.present) if found else []
     driver = [f"driver {found.driver}"] if found and found.driver else []

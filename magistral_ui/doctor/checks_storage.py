@@ -7,7 +7,7 @@ from magistral_ui.errors import Message
 MIN_FREE = 10 * 10**9
 """Bytes for the smallest model of the family (3B: 7.7 GB), with room for what the app writes beside it."""
 MIN_DATA_FREE = 10**8
-DATA = "MAGISTRAL_UI_DATA_DIR"
+DATA, UPLOADS = "MAGISTRAL_UI_DATA_DIR", "GRADIO_TEMP_DIR"
 PLAIN_HOSTS = ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::")
 """Hosts to listen on that say nothing of anybody's network."""
 
@@ -22,10 +22,13 @@ def disk(facts: Facts) -> Finding:
         if problem:
             values = {"folder": folder, "reason": problem, "name": name}
             told.append(Message("doctor_folder_unusable", values))
-    if not found.data_problem and found.data_free < MIN_DATA_FREE:
-        values = {"folder": found.data, "free": gigabytes(found.data_free), "name": DATA}
-        told.append(Message("doctor_disk_low", values))
+    small = [(found.data, DATA, found.data_free)] if not found.data_problem else []
+    small += [(found.temporary, UPLOADS, found.temporary_free)] if found.temporary else []
+    for folder, name, free in small:
+        if free < MIN_DATA_FREE:
+            told.append(Message("doctor_disk_low", {"folder": folder, "free": gigabytes(free), "name": name}))
     value = f"HF_HOME: {gigabytes(found.cache_free)} GB · {DATA}: {gigabytes(found.data_free)} GB"
+    value += f" · {UPLOADS}: {gigabytes(found.temporary_free)} GB" if found.temporary else ""
     if told:
         return Finding("fault", value, tuple(told))
     if found.cache_free < MIN_FREE:

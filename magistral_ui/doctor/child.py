@@ -37,7 +37,10 @@ def serve(target: str, arguments: str) -> None:
         say(told=[error.message.key, dict(error.message.values)])
     except (Exception, SystemExit) as error:
         log.debug("a probe failed", exc_info=error)
-        say(error=f"{type(error).__name__}: {first_line(error)}")  # type: ignore[arg-type]  # SystemExit has a text, too
+        if isinstance(error, ModuleNotFoundError) and error.name:
+            say(told=["doctor_reason_library", {"name": error.name.partition(".")[0]}])
+        else:
+            say(error=f"{type(error).__name__}: {first_line(error)}")  # type: ignore[arg-type]  # SystemExit has a text, too
     answers.close()
     os._exit(0)  # threads of libraries may not want to end
 

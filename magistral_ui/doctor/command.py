@@ -14,6 +14,7 @@ from magistral_ui.doctor.checks_engine import CHECKS as ENGINE
 from magistral_ui.doctor.checks_known import CHECKS as KNOWN
 from magistral_ui.doctor.checks_machine import CHECKS as MACHINE
 from magistral_ui.doctor.checks_storage import CHECKS as STORAGE
+from magistral_ui.doctor.commands import Commands
 from magistral_ui.doctor.facts import Facts, Wanted
 from magistral_ui.doctor.probing import Probed, probe
 from magistral_ui.doctor.report import block, exit_code, rows, summary
@@ -41,7 +42,7 @@ def run(arguments: Sequence[str], environment: MutableMapping[str, str] = os.env
     try:
         flags = parser.parse_args(arguments)
     except _WrongFlagError as error:
-        tell(text("error_bad_flag", detail=str(error)), sys.stderr)
+        tell(text("app_doctor_bad_flag", detail=str(error)), sys.stderr)
         return 2
     if flags.list:
         tell("\n".join(check.name for check in ALL))
@@ -49,6 +50,7 @@ def run(arguments: Sequence[str], environment: MutableMapping[str, str] = os.env
     try:
         findings = _show(_wanted(flags, environment), environment, find)
     except KeyboardInterrupt:
+        _progress("")
         return 130
     return exit_code(findings)
 
@@ -56,14 +58,16 @@ def run(arguments: Sequence[str], environment: MutableMapping[str, str] = os.env
 def _show(wanted: Wanted, environment: MutableMapping[str, str], find: Survey) -> dict[str, Finding]:
     language = language_of(environment, sys.stdout.encoding)
     terminal = Terminal.of(sys.stdout, environment)
+    if sys.stderr.isatty():
+        tell("\n".join(terminal.wrapped(text_in(language, "doctor_running"), 0)), sys.stderr)
     facts = find(wanted, environment, _probe_and_tell)
     _progress("")
     findings = run_all(ALL, facts)
-    for line in rows(findings, language, terminal, max(len(check.name) for check in ALL)):
-        tell(line)
-    for told in (summary(findings, language), text_in(language, "doctor_paste")):
-        tell("\n" + "\n".join(terminal.wrapped(told, 0)))
-    tell(f"\n{block(findings)}")
+    for line in rows(findings, language, terminal, max(len(check.name) for check in ALL), Commands.here()):
+        tell(line.translate(terminal.plain))
+    for told in (summary(findings, language, terminal.signs["fault"]), text_in(language, "doctor_paste")):
+        tell("\n" + "\n".join(terminal.wrapped(told, 0)).translate(terminal.plain))
+    tell(f"\n{block(findings)}".translate(terminal.plain))
     return findings
 
 
@@ -73,7 +77,7 @@ def _probe_and_tell(target: str, *arguments: Any, **values: Any) -> Probed:
 
 
 def _progress(name: str) -> None:
-    """What is being looked at, for whoever watches: together it takes half a minute."""
+    """What is being looked at, for whoever watches."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{name:<16}\r")
         sys.stderr.flush()

@@ -4,8 +4,8 @@ Sizes are bytes. A part is None where it does not apply or could not be found ou
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from magistral_ui.errors import Message
 
@@ -38,10 +38,25 @@ class PackageFacts:
     fits: bool = True
     error: str = ""
     """Why it cannot be imported."""
+    also: str = ""
+    """Another version of it that is installed beside."""
+    lacks: str = ""
+    """What it requires and is not there in such a version, as `triton==3.7.0`."""
+    instead: str = ""
+    """What is installed of that; empty: nothing."""
 
     @property
     def command(self) -> str:
         return f'pip install "{self.name}{self.wanted}"'
+
+    @property
+    def command_again(self) -> str:
+        """Installs it once more, and nothing else that works; a torch from the index that it came from."""
+        _, _, build = self.version.partition("+")
+        if self.name == "torch" and build:
+            found = f"torch=={self.version} --index-url https://download.pytorch.org/whl/{build}"
+            return f"pip install --force-reinstall --no-deps {found}"
+        return self.command.replace("install", "install --force-reinstall --no-deps", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +74,15 @@ class SystemFacts:
     """Of AVX2, AVX-512 and AVX512-BF16, those that the processor has, as far as the system tells."""
     zerogpu_granted: int | None = None
     """Seconds that the app would ask for on ZeroGPU if 61 of the quota are left and each costs 2; None elsewhere."""
+    bits: int = 64
+    """Of this Python's addresses."""
+    environment: str = ""
+    """`venv`, `conda`, or `system` for libraries that are shared with other programs."""
+    pip: bool = True
+    has_torch: bool = True
+    """Whether there are builds of torch for this system."""
+    limit: int | None = None
+    """What a container or a service may use of the memory; None: all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +121,8 @@ class TorchFacts:
     compiler: str = ""
 
     @property
-    def capability(self) -> Capability | None:
-        return self.cards[0].capability if self.cards else None
+    def capabilities(self) -> tuple[Capability, ...]:
+        return tuple(each.capability for each in self.cards if each.capability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +150,9 @@ class StorageFacts:
     data: str = ""
     data_free: int = 0
     data_problem: str = ""
+    temporary: str = ""
+    """The system's folder for temporary files, in which uploads are kept."""
+    temporary_free: int = 0
     models: tuple[str, ...] = ()
     """Complete models, by repository."""
     partial: int = 0
@@ -231,9 +258,13 @@ class Facts:
     wanted: Wanted = field(default_factory=Wanted)
     environment: tuple[Message, ...] = ()
     """What the process's environment lacks."""
+    variables: tuple[str, ...] = ()
+    """Names of the variables that are set and change what the app or its libraries do."""
     packages: tuple[PackageFacts, ...] | None = None
     system: SystemFacts | None = None
     torch: TorchFacts | None = None
+    hardware: TorchFacts | None = None
+    """What was found before torch failed, if it did."""
     llama: LlamaFacts | None = None
     storage: StorageFacts | None = None
     hub: HubFacts | None = None
@@ -244,31 +275,3 @@ class Facts:
     llama_reply: LlamaReplyFacts | None = None
     failures: Mapping[str, Message] = field(default_factory=dict)
     """By part: why it could not be found out."""
-
-
-MESSAGES = ("hindrance", "problem", "missing")
-
-
-def read(kind: type[Part], found: Mapping[str, Any]) -> Part:
-    """What a probe found, as `kind`; whatever that does not know is left out."""
-    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: _value(name, value) for name, value in found.items() if name in known})
-
-
-def _value(name: str, value: Any) -> Any:
-    if name in MESSAGES:
-        return message_of(value)
-    if name == "damaged":
-        return tuple(filter(None, map(message_of, value)))
-    if name == "cards":
-        return tuple(read(CardFacts, each) for each in value)
-    if name == "paces":
-        return tuple(read(PaceFacts, each) for each in value)
-    if name == "capability" and value is not None:
-        return int(value[0]), int(value[1])
-    return tuple(value) if isinstance(value, list) else value
-
-
-def message_of(value: Any) -> Message | None:
-    """A message as JSON has it, a pair of key and values."""
-    return Message(str(value[0]), dict(value[1])) if value else None

@@ -5,10 +5,11 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distributions, requires, version
 from pathlib import Path
 from typing import Any
 
+from magistral_ui.environment import without_proxies
 from magistral_ui.errors import first_line
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,8 @@ MODULES = {"pillow": "PIL", "markdown-it-py": "markdown_it", "linkify-it-py": "l
 
 def package_facts(skipped: Collection[str] = ()) -> Iterator[dict[str, Any]]:
     """All libraries with their versions, then one after another what happens when it is imported; not of those `skipped`."""
-    listed = {each["name"]: each for each in sorted(_listed(), key=_requirements)}
+    installed = _installed()
+    listed = {each["name"]: each | _around(each["name"], installed) for each in sorted(_listed(), key=_requirements)}
     yield {"packages": listed}
     for name, each in listed.items():
         if not each["version"] or name in skipped:
@@ -30,6 +32,40 @@ def package_facts(skipped: Collection[str] = ()) -> Iterator[dict[str, Any]]:
         yield {"stage": name}
         yield {name: {"error": _import_error(name)}}
     yield {"stage": ""}
+
+
+def _installed() -> dict[str, list[str]]:
+    """Versions by name: several where an update was interrupted."""
+    found: dict[str, list[str]] = {}
+    places: set[str] = set()
+    for each in distributions():
+        name, place = each.metadata["Name"], str(getattr(each, "_path", each))
+        if name and place not in places:  # a folder may be twice on the path
+            places.add(place)
+            found.setdefault(_plain(name), []).append(each.version)
+    return found
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _around(name: str, installed: dict[str, list[str]]) -> dict[str, str]:
+    """A second version of a library, and the first of its own requirements that is not there."""
+    versions = installed.get(_plain(name), [])
+    also = ", ".join(dict.fromkeys(versions)) if len(versions) > 1 else ""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return {"also": also}
+    for line in (requires(name) or ()) if versions else ():
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        found = installed.get(_plain(wanted.name), [""])[0]
+        if not found or not wanted.specifier.contains(found, prereleases=True):
+            return {"also": also, "lacks": f"{wanted.name}{wanted.specifier}", "instead": found}
+    return {"also": also}
 
 
 def _requirements(listed: dict[str, Any]) -> int:
@@ -87,7 +123,8 @@ def _import_error(name: str) -> str:
     """Why a library cannot be imported; empty if it can."""
     module = MODULES.get(name, name.replace("-", "_"))
     try:
-        import_module(module)
+        with without_proxies():  # as the app does: a proxy that cannot be used is the finding of `hub`
+            import_module(module)
     except (Exception, SystemExit) as error:
         return f"{type(error).__name__}: {first_line(error)}"  # type: ignore[arg-type]  # SystemExit has a text, too
     return ""

@@ -5,11 +5,27 @@ import os
 import re
 from pathlib import Path
 
-TOKEN = re.compile(r"\b(?:hf|api|sk)_[A-Za-z0-9]{8,}\b|\bsk-[A-Za-z0-9-]{8,}\b")
-CREDENTIALS = re.compile(r"(?<=//)[^/@\s]+@")
+TOKEN = re.compile(r"\b(?:hf|api|sk|ghp)_[A-Za-z0-9]{8,}\b|\bsk-[A-Za-z0-9-]{8,}\b|\beyJ[\w-]+\.[\w.-]+")
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|_KEY$|_AUTH$")
+"""Variables whose values are nobody's business."""
+MIN_SECRET = 6
+"""Characters; a shorter value may be a word of the text."""
+CREDENTIALS = re.compile(r"(?<=://)[^\s'\"]+@")
+"""Up to the last @, since a password may hold one, or a slash."""
 HOMES = re.compile(r"(?:/home/|/Users/)[^/\s'\":]+|[A-Za-z]:\\+Users\\+[^\\'\":,;]+")
-PATH = re.compile(r"(?<![\w.~/:<…])(?:/|[A-Za-z]:\\|~/)[^\s'\",:;()]*[\w/\\][^\s'\",:;()]*")
-SYSTEM = ("/usr/", "/lib", "/opt/", "/etc/", "/proc/", "/sys/", "/dev/", "C:\\Windows", "C:\\Program Files")
+ROOT = r"(?:/|[A-Za-z]:\\|~[/\\]|\\\\)"
+QUOTED = re.compile(
+    rf"(?<=')(?:{ROOT}[^'\n]+|[^'\n]*[/\\][^'\n]*)(?=')|(?<=\")(?:{ROOT}[^\"\n]+|[^\"\n]*[/\\][^\"\n]*)(?=\")"
+)
+"""A path in quotation marks, whatever is in it."""
+PATH = re.compile(rf"(?<![\w.~/:<…\\]){ROOT}[^\s'\",:;()]*[\w/\\][^\s'\",:;()]*")
+NAMES_WITH_BLANKS = re.compile(r"(?<=<path>)(?:(?: [^\s'\",:;()/\\]+)*? [^\s'\",:;()/\\]+[/\\][^\s'\",:;()]*)+")
+"""What is left of a path with blanks: words up to one with a separator inside."""
+SITE = re.compile(
+    r"\b(?P<scheme>\w+://)(?!(?:[\w-]+\.)*(?:huggingface\.co|pytorch\.org|github\.com|github\.io|nvidia\.com)(?:[/:]|$))[^\s'\",;)]+"
+)
+"""An address that is not one of those that remedies name."""
+SYSTEM = ("/usr/", "/lib/", "/lib64/", "/opt/", "/etc/", "/proc/", "/sys/", "/dev/", "C:\\Windows", "C:\\Program Files")
 """How paths begin that nobody chose."""
 ADDRESS = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.-]+\b")
 
@@ -24,13 +40,17 @@ def without_names(text: str) -> str:
     for home in sorted(_homes(), key=len, reverse=True):
         text = re.sub(re.escape(home) + r"(?![\w.-])", "~", text)
     text = HOMES.sub("~", text)
+    for value in _secrets():
+        text = text.replace(value, "<token>")
     text = CREDENTIALS.sub("", TOKEN.sub("<token>", text))
     return _without_user(ADDRESS.sub("<address>", text))
 
 
 def for_issue(text: str) -> str:
     """`text` in one line for others to read: also without paths but those of the system and of libraries."""
-    return PATH.sub(_shown_to_others, without_names(text)).replace("\n", " ")
+    text = SITE.sub(r"\g<scheme><address>", without_names(text))
+    text = PATH.sub(_shown_to_others, QUOTED.sub(_shown_to_others, text))
+    return NAMES_WITH_BLANKS.sub("", text).replace("\n", " ")
 
 
 def _shown_to_others(found: re.Match[str]) -> str:
@@ -39,6 +59,11 @@ def _shown_to_others(found: re.Match[str]) -> str:
     if separator:
         return f"…/site-packages{library}"
     return path if path.startswith(SYSTEM) else "<path>"
+
+
+def _secrets() -> list[str]:
+    named = (value.strip() for name, value in os.environ.items() if SECRET.search(name.upper()))
+    return sorted((value for value in named if len(value) >= MIN_SECRET), key=len, reverse=True)
 
 
 def _homes() -> set[str]:

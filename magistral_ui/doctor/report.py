@@ -1,11 +1,13 @@
 """Writes findings: rows for whoever runs the doctor, in their language, and a block in English to paste into an issue."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 from magistral_ui import __version__
 from magistral_ui.doctor.checks import Finding
+from magistral_ui.doctor.commands import Commands
 from magistral_ui.doctor.privacy import for_issue, without_names
-from magistral_ui.doctor.terminal import Terminal, columns
+from magistral_ui.doctor.terminal import SIGNS, Terminal, columns
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import strings, text_in
 
@@ -14,24 +16,36 @@ FORMAT = 1
 HEAD, END = f"----- magistral-ui doctor {FORMAT} -----", "-----"
 MAX_VALUE = 400
 """Characters of a value in the block."""
-OWN_WORDS = ("model", "folder", "host", "file", "value")
+OWN_WORDS = ("model", "folder", "host", "value", "server")
 """Values of sentences that may hold what a person wrote: they are not in the block."""
+USUAL_FILE = re.compile(
+    r"(?:model|consolidated)(?:-\d+-of-\d+)?\.safetensors(?:\.index\.json)?|(?:config|generation_config|params|tekken)\.json"
+)
+"""Files that are named so in each model."""
 
 
 def sentence_of(message: Message, language: str) -> str:
     """The sentence of one of the doctor's own keys, or of an error's; the key itself where there is none."""
     known = strings(language)
-    key = next((key for key in (message.key, f"error_{message.key}") if key in known), None)
+    keys = (message.key, f"doctor_{message.key}", f"error_{message.key}")
+    key = next((key for key in keys if key in known), None)
     return text_in(language, key, **message.values) if key else message.key
 
 
-def rows(findings: Mapping[str, Finding], language: str, terminal: Terminal, names: int) -> Iterator[str]:
-    """A finding in one or more lines: sign, name in a column of `names`, then what was found; equal ones share them."""
+def rows(
+    findings: Mapping[str, Finding], language: str, terminal: Terminal, names: int, commands: Commands | None = None
+) -> Iterator[str]:
+    """A finding in one or more lines: sign, name in a column of `names`, then what was found; equal ones share them.
+
+    Remedies name `commands` as they are typed here.
+    """
+    commands = commands or Commands()
     for shared, finding in _grouped(findings):
         name = ", ".join(shared)
         said = [*([finding.value] if finding.value else []), *(_sentences(finding, language))]
         indent = names + 4
-        lines = [line for each in said for line in terminal.wrapped(without_names(each), indent)] or [""]
+        told = [commands.fitted(without_names(each)) for each in said]
+        lines = [line for each in told for line in terminal.wrapped(each, indent)] or [""]
         if len(shared) == 1:
             head = f"{name}{' ' * (names + 2 - columns(name))}{lines.pop(0)}"
             yield f"{terminal.sign(finding.state)} {head}".rstrip()
@@ -62,10 +76,12 @@ def _sentences(finding: Finding, language: str) -> Iterator[str]:
         yield from told
 
 
-def summary(findings: Mapping[str, Finding], language: str) -> str:
-    """In one sentence: how many things are to be mended."""
+def summary(findings: Mapping[str, Finding], language: str, sign: str = SIGNS["fault"]) -> str:
+    """In one sentence: how many things are to be mended, and by which `sign` they are to be found."""
     count = sum(finding.state == "fault" for finding in findings.values())
-    return text_in(language, "doctor_faults", count=count) if count else text_in(language, "doctor_all_well")
+    if not count:
+        return text_in(language, "doctor_all_well")
+    return text_in(language, "doctor_faults", count=count).replace(SIGNS["fault"], sign)
 
 
 def block(findings: Mapping[str, Finding]) -> str:
@@ -82,8 +98,19 @@ def block(findings: Mapping[str, Finding]) -> str:
 
 
 def _told(message: Message) -> str:
-    values = ", ".join(f"{name}={value!s:.200}" for name, value in message.values.items() if name not in OWN_WORDS)
+    values = ", ".join(
+        f"{name}={value!s:.400}" for name, value in message.values.items() if _is_public(message.key, name, value)
+    )
     return f"{message.key} ({values})" if values else message.key
+
+
+def _is_public(key: str, name: str, value: object) -> bool:
+    """Whether a value of a sentence says nothing that a person wrote."""
+    if name == "file":
+        return USUAL_FILE.fullmatch(str(value)) is not None
+    if name == "names":  # of libraries, or of somebody's files
+        return key.startswith("doctor_")
+    return name not in OWN_WORDS
 
 
 def exit_code(findings: Mapping[str, Finding]) -> int:

@@ -1,10 +1,12 @@
 """Finds the facts by probes, each in a process of its own and within its time; it judges nothing."""
 
 import os
+import re
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from typing import Any
 
+from magistral_ui.doctor.answers import message_of, read
 from magistral_ui.doctor.facts import (
     EngineFacts,
     Facts,
@@ -17,8 +19,6 @@ from magistral_ui.doctor.facts import (
     SystemFacts,
     TorchFacts,
     Wanted,
-    message_of,
-    read,
 )
 from magistral_ui.doctor.probing import Probed, probe
 from magistral_ui.environment import prepare_environment
@@ -32,11 +32,18 @@ MAX_BREAKS = 8
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """For probes that look for a model: nothing is downloaded unasked."""
 
+TELLING = re.compile(
+    r"(MAGISTRAL_UI|HF|HUGGINGFACE|GRADIO|CUDA|NVIDIA|HIP|ROCR|HSA|GGML|LLAMA|PYTORCH|TORCH|TORCHINDUCTOR|BNB|OMP|MKL)_[A-Z0-9_]+"
+    r"|(SSL_CERT|REQUESTS_CA|CURL_CA)_\w+|(?i:https?|all|no)_(?i:proxy)|PYTHON(?:PATH|HOME|SAFEPATH|WARNINGS|MALLOC)|LD_LIBRARY_PATH|LD_PRELOAD|DYLD_\w+|TMPDIR|XDG_CACHE_HOME|SPACE_ID"
+)
+"""Variables that change what the app or its libraries do."""
+
 Ask = Callable[..., Probed]
 
 
 def survey(wanted: Wanted, environment: MutableMapping[str, str] = os.environ, ask: Ask = probe) -> Facts:
-    facts = Facts(wanted, _environment(environment))
+    names = _named(environment)  # before some are dropped, and others set
+    facts = Facts(wanted, _environment(environment), names)
     found = ask("magistral_ui.doctor.system_probe:system_facts", SYSTEM_SECONDS)
     facts = replace(_with(facts, "system", SystemFacts, found), system=read(SystemFacts, found.found))
     found = ask("magistral_ui.engines.weights.storage_probe:storage_facts", STORAGE_SECONDS, data_dir=wanted.data_dir)
@@ -56,7 +63,8 @@ def _with_torch(facts: Facts, ask: Ask, chosen: Wanted) -> Facts:
     found = ask("magistral_ui.engines.local.torch_probe:torch_facts", DEVICE_SECONDS, device=wanted.device)
     facts = _with(facts, "torch", TorchFacts, found)
     if found.failure is not None:
-        return replace(facts, failures={**facts.failures, **dict.fromkeys(("engine", "safeguards"), found.failure)})
+        failures = {**facts.failures, **dict.fromkeys(("engine", "safeguards"), found.failure)}
+        return replace(facts, failures=failures, hardware=read(TorchFacts, found.found))
     found = ask("magistral_ui.engines.local.safeguard_probe:safeguard_facts", QUICK_SECONDS, OFFLINE)
     facts = _with(facts, "safeguards", SafeguardFacts, found)
     seconds = FULL_SECONDS if wanted.full else QUICK_SECONDS
@@ -120,6 +128,11 @@ def _environment(environment: MutableMapping[str, str]) -> tuple[Message, ...]:
         return tuple(prepare_environment(environment))
     except BadSetting as error:
         return (error.message,)
+
+
+def _named(environment: MutableMapping[str, str]) -> tuple[str, ...]:
+    """Names of variables, never their values."""
+    return tuple(sorted(name for name, value in environment.items() if value and TELLING.fullmatch(name)))
 
 
 def _port(wanted: Wanted, ask: Ask) -> Message | None:

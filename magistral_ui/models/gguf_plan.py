@@ -7,6 +7,7 @@ last one; the embedding in RAM, the projector on the first GPU.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_buffers import (
     KV_TYPES,
     POOL_STEP,
@@ -23,7 +24,6 @@ from magistral_ui.models.memory import (
     MIN_CONTEXT_GAIN,
     SMALL_IMAGE,
     TYPICAL_CONTEXT,
-    DeviceBudget,
     MemoryPlan,
     Share,
     margin_bytes,

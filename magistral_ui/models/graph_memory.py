@@ -4,6 +4,7 @@ All recordings of a device share one pool of torch's allocator, whose segments h
 or more for larger ones. `tests/benchmarks/graph_memory.py` compares this with what the engine's own step would allocate.
 """
 
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.shape import ModelShape, value_bytes
 
 BUCKETS = (1, 2, 4, 8, 16)
@@ -15,20 +16,27 @@ SMALL, SMALL_SEGMENT, LARGE_SEGMENT = MIB, 2 * MIB, 20 * MIB
 """The largest tensor in a small segment, and the sizes of segments."""
 WORKSPACE, LARGE_WORKSPACE = 20 * MIB, 32 * MIB
 """cuBLAS' workspace for the stream on which steps are recorded: 8.1 MiB in a segment, and 32 MiB from Hopper on."""
+LARGE_WORKSPACE_CAPABILITY = (9, 0)
+"""From here on, cuBLAS has the large workspace."""
 GAPS = 1.2
 """What gaps between tensors add to small segments."""
 SPLIT_BYTES = 5 * MIB // 8
 """What FlashAttention takes for the parts of long sequences. Of more than eight rows it may be more than 1 MiB."""
 
 
-def graph_bytes(
-    shape: ModelShape, precision: str, buckets: tuple[int, ...], large_workspace: bool = True, *, head: bool = True
-) -> int:
-    """Bytes that recorded decode steps take on one device: the shared pool, cuBLAS' workspace and the inputs.
+def planned_buckets(shape: ModelShape, precision: str, place: DeviceBudget) -> tuple[int, ...]:
+    """Row counts for which decode steps are recorded as CUDA graphs, on NVIDIA GPUs since Ampere."""
+    if place.type != "cuda" or not place.fused or precision not in ("bfloat16", "nf4"):
+        return ()  # int8 waits for the host in each product, and float32 has no attention over pages
+    return BUCKETS if precision == "bfloat16" or place.fused_buckets is None else place.fused_buckets(shape.linears)
 
-    `buckets` are the row counts that are recorded; the scratch page, which every pool of keys and values has, is not counted.
-    `large_workspace` is for cards from compute capability 9.0 on. `head`: whether the device computes the logits.
+
+def graph_bytes(shape: ModelShape, precision: str, place: DeviceBudget, *, head: bool = True) -> int:
+    """Bytes that recorded decode steps take on `place`: the shared pool, cuBLAS' workspace and the inputs.
+
+    The scratch page, which belongs to the pool of keys and values, is not among them. `head`: whether logits are computed there.
     """
+    buckets = planned_buckets(shape, precision, place)
     if not buckets:
         return 0
     rows = max(buckets)
@@ -42,6 +50,7 @@ def graph_bytes(
         large = max(large, SMALL + 1)
     pool = SMALL_SEGMENT * -(-small // SMALL_SEGMENT) + LARGE_SEGMENT * -(-large // LARGE_SEGMENT)
     products = precision != "nf4" or head
+    large_workspace = place.capability is None or place.capability >= LARGE_WORKSPACE_CAPABILITY
     workspace = (LARGE_WORKSPACE if large_workspace else WORKSPACE) if products else 0
     return pool + workspace + SMALL_SEGMENT
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from magistral_ui.errors import Message
 from magistral_ui.models.cards import FAMILY, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_plan import (
     OFFLOAD_CONTEXT,
     QUANTIZATIONS,
@@ -21,7 +22,6 @@ from magistral_ui.models.gguf_plan import (
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
     MAX_FLOAT32_PARAMETERS,
-    DeviceBudget,
     MemoryPlan,
     best_plan,
     fits,

@@ -5,6 +5,8 @@ Over several devices a model is split by layers: each device holds its layers' w
 
 from dataclasses import dataclass, replace
 
+from magistral_ui.models.device_budget import DeviceBudget
+from magistral_ui.models.graph_memory import graph_bytes, planned_buckets
 from magistral_ui.models.shape import ModelShape, kv_bytes_per_token, value_bytes, weight_bytes, working_bytes
 
 GIB = 2**30
@@ -28,28 +30,6 @@ multiples of 256."""
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceBudget:
-    """A device's memory in bytes; `free` is what is unused now."""
-
-    type: str
-    """`cuda`, `mps` or `cpu`; `gpu` for a GPU that only llama.cpp runs on."""
-    free: int
-    total: int
-    others: tuple["DeviceBudget", ...] = ()
-    """More devices of this type over which a model can be spread, the freest first."""
-    fused: bool = True
-    """Whether attention is fused: its scores never reach memory, as on all NVIDIA GPUs since Ampere."""
-    host: int = 0
-    """Beside a GPU: bytes of RAM that are unused now, for the layers that llama.cpp runs on the processor."""
-    index: int = 0
-    """llama.cpp's number of this GPU: it places layers in this order."""
-
-    @property
-    def all(self) -> tuple["DeviceBudget", ...]:
-        return (replace(self, others=()), *self.others)
-
-
-@dataclass(frozen=True, slots=True)
 class Share:
     """One device's part of a plan; `index` is llama.cpp's number of the device."""
 
@@ -68,7 +48,7 @@ class MemoryPlan:
     precision: str
     weights: int
     working: int
-    """For the activations of one forward or one image, whichever needs more."""
+    """For the activations of one forward or one image, whichever needs more, and for recorded decode steps."""
     margin: int
     """For the driver, fragmentation and other programs."""
     kv_per_token: int
@@ -171,9 +151,11 @@ def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...],
         return _shared(shape, precision, places, (shape.layers,), parts)
     rooms = [_room(shape, precision, places, n, parts) for n in range(len(places))]
     per_layer = kv_bytes_per_token(shape, precision) // shape.layers
+    scratch = [scratch_bytes(shape, precision, place) for place in places]
 
     def most_layers(tokens: int) -> list[int]:
-        return [min(shape.layers, max(0, room // (parts.layer + tokens * per_layer))) for room in rooms]
+        per = [parts.layer + page + tokens * per_layer for page in scratch]
+        return [min(shape.layers, max(0, room // each)) for room, each in zip(rooms, per, strict=True)]
 
     low, high = 0, max(1, sum(places[n].free for n in range(len(places))) // per_layer)
     while low < high:  # the most tokens for which all layers fit
@@ -189,12 +171,20 @@ def _spread(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...],
 def _room(shape: ModelShape, precision: str, places: tuple[DeviceBudget, ...], n: int, parts: _Parts) -> int:
     """Bytes on device `n` for layers and their keys and values."""
     fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
-    return places[n].free - fixed - _working(shape, precision, places[n], n) - margin_bytes(places[n])
+    working = _working(shape, precision, places[n], n, len(places))
+    return places[n].free - fixed - working - margin_bytes(places[n])
 
 
-def _working(shape: ModelShape, precision: str, place: DeviceBudget, n: int) -> int:
-    """Working memory of device `n`; the vision tower is only on the first."""
-    return working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
+def _working(shape: ModelShape, precision: str, place: DeviceBudget, n: int, count: int) -> int:
+    """Working memory of device `n` of `count`; the vision tower is only on the first, the head on the last."""
+    graphs = graph_bytes(shape, precision, place, head=n == count - 1)
+    return graphs + working_bytes(shape if n == 0 else shape.without_vision(), precision, place.type, place.fused)
+
+
+def scratch_bytes(shape: ModelShape, precision: str, place: DeviceBudget) -> int:
+    """Bytes, in each layer, of the page for rows that only fill up a recorded step."""
+    page = PAGE_TOKENS * kv_bytes_per_token(shape, precision) // shape.layers
+    return page if planned_buckets(shape, precision, place) else 0
 
 
 def _shared(
@@ -208,18 +198,20 @@ def _shared(
 ) -> MemoryPlan:
     """The plan for these `layers`. On a processor, half of what is left is kept for other programs."""
     per_token = kv_bytes_per_token(shape, precision)
-    weights, rooms = [], []
+    weights, rooms, scratch = [], [], []
     for n, place in enumerate(places):
         fixed = (parts.first if n == 0 else 0) + (parts.last if n == len(places) - 1 else 0)
         weights.append(fixed + layers[n] * parts.layer)
-        room = _room(shape, precision, places, n, parts) - layers[n] * parts.layer + (weights[n] if loaded else 0)
+        scratch.append(layers[n] * scratch_bytes(shape, precision, place))
+        room = _room(shape, precision, places, n, parts) - layers[n] * parts.layer - scratch[n]
+        room += weights[n] if loaded else 0
         rooms.append(max(0, room // 2 if place.type == "cpu" else room))
     kv_bytes = min(room * shape.layers // count for room, count in zip(rooms, layers, strict=True) if count)
     shares = tuple(
         Share(
             count,
             held,
-            _working(shape, precision, place, n),
+            _working(shape, precision, place, n, len(places)) + scratch[n],
             margin_bytes(place),
             kv_bytes * count // shape.layers,
         )
@@ -301,7 +293,8 @@ def needed_bytes(
     """
     shape, place = shape.with_images(SMALL_IMAGE), DeviceBudget(type, 0, 0, fused=fused)
     kv = min(context, shape.context_length) * kv_bytes_per_token(shape, precision)
-    working = sum(_working(shape, precision, place, n) for n in range(count))
+    working = sum(_working(shape, precision, place, n, count) for n in range(count))
+    working += shape.layers * scratch_bytes(shape, precision, place)
     fixed = weight_bytes(shape, precision, type) + head_copy_bytes(shape, precision, type) + working
     if type == "cpu":
         return fixed + GIB + 2 * kv

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from magistral_ui.i18n.texts import sentence, text
 from magistral_ui.models.cards import FAMILY
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_plan import estimated_weights
 from magistral_ui.models.ladder import READABLE_PACE, Candidate, Pace, best_candidate, candidates, no_pace
-from magistral_ui.models.memory import GIB, TYPICAL_CONTEXT, DeviceBudget, MemoryPlan
+from magistral_ui.models.memory import GIB, TYPICAL_CONTEXT, MemoryPlan
 
 CARD_GIGABYTES = (8, 12, 16, 24, 32, 48, 80)
 MAC_GIGABYTES = (16, 24, 32, 48, 64, 96, 128)

@@ -34,7 +34,7 @@ from magistral_ui.engines.weights.loader import load
 from magistral_ui.engines.weights.quantization import has_fast_nf4
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.models.folder import DEMO_FOLDER, inspect_folder
-from tests.benchmarks import dispatch, gguf
+from tests.benchmarks import branching, dispatch, gguf, graph_memory, speculation
 from tests.benchmarks.gguf_model import make_gguf
 from tests.benchmarks.measuring import measuring
 from tests.benchmarks.models import make_model
@@ -72,7 +72,8 @@ class Bench:
         self.plain = load(ModelSource(card, folder), device, precision, lambda _: None).model
         # On the CPU the engine lays its weights out anew: transformers gets its own.
         loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
-        self.running = RunningModel(loaded, device)
+        # `speculation.py` measures drafts: random weights write nothing that they would find.
+        self.running = RunningModel(loaded, device, speculate=False)
         self.requests = UniqueRequests()
 
     def fresh(self) -> RunningModel:
@@ -290,6 +291,8 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         yield at_least("float32: a decode step at 1k context, 8 visitors ÷ one", 2.7, bench.decode_gain(1000))
         yield from turn_rows("float32", bench)
         del bench
+    if only in ("", "drafts"):
+        yield from speculation.rows(folder, quick)
     if only in ("", "small"):
         first, last = overhead(20_000 if quick else 100_000)
         yield at_most("events, detokenizing, parsing: µs per token", 100, last)
@@ -297,6 +300,8 @@ def rows(folder: Path, quick: bool, only: str) -> Iterator[Row]:
         seconds, share = measuring()
         what = "measuring a message behind 100k tokens ÷ encoding all anew"
         yield at_most(what, 1 / 20, share, f"{seconds * 1000:.1f} ms")
+        yield from branching.rows()
+        yield from graph_memory.rows()
         yield at_most("memory gained over 1,000 turns ÷ cache budget", 1.0, growth(200 if quick else 1000))
 
 
@@ -312,7 +317,7 @@ def main() -> None:
     """Measure, print, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="each once, and fewer tokens; writes no table")
-    parser.add_argument("--only", default="", help="float32, bfloat16, nf4, small or gguf")
+    parser.add_argument("--only", default="", help="float32, bfloat16, nf4, drafts, small or gguf")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

@@ -22,10 +22,13 @@ from magistral_ui.engines.local.fused_ops import Pieces
 from magistral_ui.engines.weights.devices import Device, find_device
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.models.folder import inspect_folder
+from magistral_ui.models.graph_memory import graph_bytes
 from tests.benchmarks.budget import Task, TurnedOff, within
+from tests.benchmarks.engine import cost
 from tests.benchmarks.gpu_engine import MAGISTRAL_LAYERS, TINY, GPUBench, Pace, Sizes
 from tests.benchmarks.gpu_pieces import AttentionBench, bandwidth, machine
 from tests.benchmarks.models import MAGISTRAL, make_model
+from tests.benchmarks.speculation import plain, quoting
 from tests.benchmarks.table import Row, at_least, at_most, measured, told, write_table
 
 DOCUMENT_MARK = "gpu"
@@ -104,10 +107,10 @@ def roofline(models: Models, precision: str) -> Iterator[Row]:
 
 def graphs(models: Models, precision: str) -> Iterator[Row]:
     """Recorded decode steps ÷ plain calls, and what the recordings cost."""
-    bench = models.get(precision)
-    decoder, pace = bench.running.decoder, models.pace(precision)
-    recorded = getattr(decoder, "graphs", None)
-    if recorded is None or not recorded.buckets:
+    bench, pace = models.get(precision), models.pace(precision)
+    decoder = bench.running.decoder
+    recorded = decoder.graphs
+    if recorded is None:
         raise TurnedOff("no decode step is recorded here")
     decoder.graphs = None
     try:
@@ -117,6 +120,12 @@ def graphs(models: Models, precision: str) -> Iterator[Row]:
     for visitors, step in ((1, pace.one), (8, pace.eight)):
         name = f"{precision}: decode step of {visitors}, plain calls ÷ recorded"
         yield at_least(name, 1.0, plain[visitors] / step, f"{1e3 * step:.2f} ms")
+    planned = graph_bytes(bench.loaded.shape, precision, models.device.place)
+    taken = sum(recorded.taken.values())
+    rows = f"{', '.join(map(str, recorded.buckets))} rows"
+    if planned:  # a processor's stand-in is in no plan
+        yield at_least(f"{precision}: bytes planned for recordings ÷ taken", 1.0, planned / max(1, taken), rows)
+    yield told(f"{precision}: seconds to record", cost(bench.record), rows)
 
 
 def compiled(models: Models, precision: str) -> Iterator[Row]:
@@ -164,14 +173,16 @@ def step_costs(models: Models, precision: str) -> Iterator[Row]:
 
 
 def speculation(models: Models, precision: str) -> Iterator[Row]:
-    bench = models.get(precision)
-    if not bench.speculative_rows:
-        raise TurnedOff("nothing is drafted here")
-    for quotes, visitors, goal in ((True, 1, 1.4), (False, 1, 0.98), (True, 8, 0.98)):
-        gain, right = bench.speculation(quotes, visitors)
-        kind = "that repeat themselves" if quotes else "without repeats"
-        what = f"{precision}: replies of {visitors} {kind}, speculation ÷ without"
-        yield at_least(what, goal, gain, f"{right:.0%} of the drafts right")
+    bench, count, readers = models.get(precision), models.sizes.sentences, models.sizes.readers
+    for what, goal, texts in (
+        ("an answer that quotes its reasoning", 1.4, [quoting(1, count)]),
+        ("one that quotes nothing", 0.98, [plain(2, count)]),
+        (f"{readers} visitors at once, who quote", 0.98, [quoting(20 + n, max(1, count // 2)) for n in range(readers)]),
+    ):
+        gain, right = bench.speculation(texts)
+        yield at_least(
+            f"{precision}: {what}, tokens/s with drafts ÷ without", goal, gain, f"{right:.0%} of the drafts right"
+        )
 
 
 def attention(models: Models) -> Iterator[Row]:

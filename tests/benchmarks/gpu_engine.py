@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.local.fused_ops import Pieces
+from magistral_ui.engines.local.paged_attention import ReferenceAttention
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.sampler import sample_batch
 from magistral_ui.engines.local.sampling_state import Draw
@@ -28,6 +28,7 @@ from magistral_ui.models.folder import inspect_folder
 from tests.benchmarks.budget import TurnedOff
 from tests.benchmarks.engine import Bench, cost, written
 from tests.benchmarks.requests import UniqueRequests
+from tests.benchmarks.speculation import Recital
 from tests.engines.local.dispatch_count import DispatchCount
 
 MAGISTRAL_LAYERS = 40
@@ -47,6 +48,10 @@ class Sizes:
     """Tokens of a long prompt."""
     turns: int = 8_000
     """Tokens of a conversation of ten turns."""
+    sentences: int = 14
+    """Of the reasoning, and of the answer, of replies that are drafted."""
+    readers: int = 8
+    """Visitors at once whose replies are drafted."""
     context: int = 40_960
     copied: int = 2**30
     """Bytes of the copy that tells the memory's bandwidth."""
@@ -54,7 +59,9 @@ class Sizes:
     """(Sequences, tokens of each) over which attention is timed, the most telling first."""
 
 
-TINY = Sizes(new=4, steps=2, times=1, prompt=24, turns=100, context=1_024, copied=2**20, attention=((1, 40), (2, 300)))
+TINY = Sizes(
+    4, 2, 1, prompt=24, turns=40, sentences=1, readers=2, context=512, copied=2**20, attention=((1, 40), (2, 300))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,10 @@ class GPUBench(Bench):
     def _run(self, loaded: Loaded) -> RunningModel:
         """The engine on half of the free memory: `generate` needs some, too."""
         with memory_kept(self.device):
-            running = RunningModel(loaded, self.device, self.sizes.context)
-        self.speculative_rows = getattr(running.scheduler, "speculative_rows", 0)
-        running.scheduler.speculative_rows = 0
+            running = RunningModel(loaded, self.device, self.sizes.context, speculate=False)
+        if self.device.type == "cpu":  # a card's way of decoding, with what stands in for its kernels
+            running.decoder.decode_with({self.device.torch: ReferenceAttention()})
+            running.decoder.record()
         return running
 
     @property
@@ -151,9 +159,16 @@ class GPUBench(Bench):
 
     def set_pieces(self, pieces: Pieces) -> None:
         """Let the layers have these functions between their products, in recorded steps, too."""
-        self.running.decoder.layers.pieces = pieces
-        if getattr(self.running.decoder, "graphs", None) is not None:
-            self.running.decoder.record()
+        decoder = self.running.decoder
+        decoder.layers.pieces = pieces
+        if decoder.graphs is not None:
+            self.record()
+
+    def record(self) -> None:
+        """Record decode steps again; what the recordings before take is free first."""
+        self.running.decoder.graphs = None
+        empty_device_cache()
+        self.running.decoder.record()
 
     def read_bytes(self) -> int:
         """Bytes of weights that a token of one visitor needs: all but the embedding, of which it takes a row, and the images'."""
@@ -211,33 +226,15 @@ class GPUBench(Bench):
         self.running.scheduler.step()
         return count
 
-    def speculation(self, quotes: bool, visitors: int) -> tuple[float, float]:
-        """Seconds of replies without speculation ÷ with it, and the share of drafts that were right.
-
-        Replies that quote repeat what was said before; those that do not are drawn from the whole vocabulary.
-        """
-        scheduler, steps = self.running.scheduler, self.sizes.new
-        ratios = []
+    def speculation(self, texts: list[tuple[str, str]]) -> tuple[float, float]:
+        """Seconds of replies that recite `texts`, without drafts ÷ with them, and the share of drafts that were right."""
+        scheduler = self.running.scheduler
         drafted, accepted = scheduler.drafted, scheduler.accepted
-        for _ in range(self.times):
-            took = []
-            for rows in (0, self.speculative_rows):
-                scheduler.speculative_rows = rows
-                try:
-                    self.fresh()
-                    asked = [self._drawn(quotes, steps, n) for n in range(visitors)]
-                    took.append(cost(lambda asked=asked: self.serve(asked)))  # type: ignore[misc]
-                finally:
-                    scheduler.speculative_rows = 0
-            ratios.append(took[0] / took[1])
-        drafts = scheduler.drafted - drafted
-        return statistics.median(ratios), (scheduler.accepted - accepted) / max(1, drafts)
-
-    def _drawn(self, quotes: bool, new: int, visitor: int) -> GenerationRequest:
-        """Of random weights, greedy replies soon go in circles; warm ones never say anything twice."""
-        asked = self.request(64, new, visitor)
-        warm = SamplingParams(temperature=0.0 if quotes else 1.5, top_p=1.0, max_tokens=new, seed=visitor)
-        return GenerationRequest(asked.prompt, warm, asked.visitor)
+        try:
+            ratio = Recital(self.running, texts, cost).ratio(self.times)
+        finally:
+            scheduler.speculative_rows = 0
+        return ratio, (scheduler.accepted - accepted) / max(1, scheduler.drafted - drafted)
 
 
 @contextmanager

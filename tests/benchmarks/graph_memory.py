@@ -4,7 +4,9 @@ The engine's own step runs on tensors without data, and everything that it alloc
 allocator, in the order in which the graphs are recorded.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +23,17 @@ from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.model_layers import ModelLayers
 from magistral_ui.engines.local.paged_kernels import VarlenAttention
 from magistral_ui.engines.local.static_inputs import StaticInputs
+from magistral_ui.engines.weights.fused_products import fused_buckets
 from magistral_ui.engines.weights.joined_weights import joined_like
 from magistral_ui.engines.weights.packing import join_linears
-from magistral_ui.models.memory import PAGE_TOKENS, pages_of
-from magistral_ui.models.shape import ModelShape
+from magistral_ui.models.cards import FAMILY
+from magistral_ui.models.device_budget import DeviceBudget
+from magistral_ui.models.graph_memory import graph_bytes, planned_buckets
+from magistral_ui.models.memory import PAGE_TOKENS, pages_of, scratch_bytes
+from magistral_ui.models.shape import ModelShape, kv_bytes_per_token
 from tests.benchmarks.caching_allocator import Block, CachingAllocator, splits
+from tests.benchmarks.table import Row, at_least, at_most
+from tests.engines.weights.library_rule import rule_on
 
 NOWHERE = torch.device("meta")
 LAYERS = 3
@@ -39,6 +47,13 @@ class GraphicsCard:
     name: str
     capability: tuple[int, int]
     processors: int
+
+    @property
+    def place(self) -> DeviceBudget:
+        """As the plan knows it."""
+        rule = rule_on(self.capability, self.processors)
+        asked = partial(fused_buckets, capability=self.capability, rule=rule)
+        return DeviceBudget("cuda", 0, 0, capability=self.capability, fused_buckets=asked)
 
     @property
     def workspace(self) -> int:
@@ -164,15 +179,16 @@ def added_and_normalized(
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Bytes that a device's allocator reserves for recorded steps."""
+    """Bytes that a device's allocator reserves for recorded steps, and that the scratch page takes."""
 
     pool: int
     workspace: int
     inputs: int
+    scratch: int
 
     @property
     def total(self) -> int:
-        return self.pool + self.workspace + self.inputs
+        return self.pool + self.workspace + self.inputs + self.scratch
 
 
 class SimulatedCard:
@@ -227,6 +243,7 @@ class TracedModel:
         self, shape: ModelShape, precision: str, context: int, devices: int = 1, *, ministral: bool = False
     ) -> None:
         layers = meta_layers(shape, precision, ministral)
+        self._shape, self._precision, self._count = shape, precision, devices
         self._width = pages_of(context)
         layers.devices = [torch.device("meta", index * devices // len(layers)) for index in range(len(layers))]
         layers.devices.append(layers.devices[-1])
@@ -236,8 +253,9 @@ class TracedModel:
         self._border = 0
         self._events: dict[int, list[list[Event]]] = {}
 
-    def counted(self, card: GraphicsCard, buckets: tuple[int, ...]) -> list[Counted]:
-        """What each device reserves when steps of `buckets` are recorded."""
+    def counted(self, card: GraphicsCard) -> list[Counted]:
+        """What each device reserves for the steps that are recorded on such a card."""
+        buckets = planned_buckets(self._shape, self._precision, card.place)
         most, found = max(buckets), []
         for index in range(len(self._step.devices)):
             device = SimulatedCard(card, self._width * PAGE_TOKENS)
@@ -247,8 +265,15 @@ class TracedModel:
             default.allocate(StaticInputs(most, self._width, NOWHERE).nbytes)
             if index:
                 default.allocate(most * self._border)
-            found.append(Counted(device.pool.reserved, device.stream.reserved, default.reserved))
+            page = PAGE_TOKENS * kv_bytes_per_token(self._shape, self._precision) // self._count
+            found.append(Counted(device.pool.reserved, device.stream.reserved, default.reserved, page))
         return found
+
+    def planned(self, card: GraphicsCard) -> list[int]:
+        """What the plan has for each device."""
+        heads = [index == self._count - 1 for index in range(self._count)]
+        scratch = self._shape.layers * scratch_bytes(self._shape, self._precision, card.place) // self._count
+        return [graph_bytes(self._shape, self._precision, card.place, head=head) + scratch for head in heads]
 
     def _traced(self, rows: int, keeps: bool) -> list[list[Event]]:
         """The events of each segment; `keeps`: whether it keeps its result, as the largest does, or copies it."""
@@ -270,3 +295,18 @@ class TracedModel:
 def _left(events: list[Event]) -> set[int]:
     """What is still allocated in the end."""
     return {e.number for e in events if e.kind == "allocate"} - {e.number for e in events if e.kind == "free"}
+
+
+def rows() -> Iterator[Row]:
+    """Over all cards, models and precisions: how near what is planned comes to what is counted."""
+    ratios: dict[float, str] = {}
+    for card in FAMILY:
+        assert card.shape is not None
+        for precision in ("bfloat16", "nf4"):
+            model = TracedModel(card.shape, precision, card.shape.context_length, ministral=card.shape.tied)
+            for each in CARDS:
+                counted = sum(found.total for found in model.counted(each))
+                ratios[sum(model.planned(each)) / counted] = f"{card.name} in {precision} on {each.name}"
+    least, most = min(ratios), max(ratios)
+    yield at_least("planned ÷ counted bytes of recorded steps, least", 1.0, least, ratios[least])
+    yield at_most("planned ÷ counted bytes of recorded steps, most", 1.03, most, ratios[most])

@@ -178,3 +178,24 @@ def test_without_reasoning_a_resumed_answer_may_end_at_once() -> None:
     control.took(WORD, "answer")
     assert control.forced("answer", answer_now=False) is None
     assert set(control.banned()) == {BEGIN, END}
+
+
+@given(
+    st.sampled_from([MARKS, TEXTUAL]),
+    st.sampled_from([None, 0, 1, 3]),
+    st.sampled_from(["before", "reasoning", "answer"]),
+    st.lists(st.tuples(st.sampled_from([WORD, BEGIN, END]), st.booleans()), min_size=2, max_size=12),
+)
+def test_only_a_token_changes_what_is_banned(
+    tokens: ControlTokens, limit: int | None, channel: Channel, steps: list[tuple[int, bool]]
+) -> None:
+    """Or one that is forced. So what is banned for a token is known once the one before it is, as drafts need it."""
+    control, first = ReasoningControl(tokens, limit), True
+    for sampled, answer_now in steps:
+        banned = control.banned()
+        forced = control.forced(channel, answer_now)
+        assert first or forced is not None or control.banned() == banned
+        token = sampled if forced is None else forced
+        channel = {BEGIN: "reasoning", END: "answer", 61: "reasoning", 72: "answer"}.get(token, channel)  # type: ignore[assignment]
+        control.took(token, channel)
+        first = False

@@ -42,6 +42,11 @@ def fail() -> Iterator[dict[str, Any]]:
     yield {}
 
 
+def lack() -> Iterator[dict[str, Any]]:
+    raise ModuleNotFoundError("No module named 'no_such_library.part'", name="no_such_library.part")
+    yield {}
+
+
 def refuse() -> Iterator[dict[str, Any]]:
     raise ModelNotFound(model="x")
     yield {}

@@ -6,7 +6,7 @@ import pytest
 
 from magistral_ui.doctor.checks import ABSENT, MENDED, run_all
 from magistral_ui.doctor.checks_known import CHECKS
-from magistral_ui.doctor.facts import Facts, Wanted
+from magistral_ui.doctor.facts import CardFacts, Facts, Wanted
 from magistral_ui.errors import Message
 from tests.doctor.machines import (
     GIB,
@@ -26,6 +26,8 @@ NO_CUDA = Message("gpu_torch_without_cuda", {"card": "RTX 4090", "command": "pip
 NF4, INT8 = Wanted(precision="nf4"), Wanted(precision="int8")
 ZERO = {granted: replace(USUAL, system=replace(USUAL.system, zerogpu_granted=granted)) for granted in (30, 60, 0)}  # type: ignore[type-var]
 
+MIXED = tuple(CardFacts("card", 20 * GIB, 24 * GIB, step) for step in ((8, 9), (9, 0), (7, 5)))
+
 CASES: list[tuple[str, Facts, str, str]] = [
     ("apple-float64", USUAL, "ok", ABSENT.key),
     ("apple-float64", on_apple(), "ok", MENDED.key),
@@ -33,10 +35,14 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("cudnn-attention", on_card((8, 9), engine={"cudnn": True}), "ok", ABSENT.key),
     ("cudnn-attention", on_card((9, 0)), "ok", MENDED.key),
     ("cudnn-attention", on_card((10, 0), engine={"cudnn": True}), "fault", "doctor_cudnn"),
+    ("cudnn-attention", on_card((12, 0), engine={"cudnn": True}), "ok", ABSENT.key),
+    ("cudnn-attention", with_torch(on_card(engine={"cudnn": True}), cards=MIXED), "fault", "doctor_cudnn"),
     ("torch-build", USUAL, "ok", ABSENT.key),
     ("torch-build", with_torch(hindrance=NO_CUDA), "fault", NO_CUDA.key),
     ("torch-build", with_torch(hindrance=OLD_DRIVER), "fault", OLD_DRIVER.key),
     ("torch-build", with_torch(hindrance=TOO_OLD), "ok", ABSENT.key),
+    ("torch-build", with_torch(hindrance=Message("gpu_not_nvidia", {"card": "AMD"})), "note", "gpu_not_nvidia"),
+    ("torch-build", with_torch(hindrance=Message("gpu_hidden", {"card": "RTX"})), "note", "gpu_hidden"),
     ("graph-memory", USUAL, "ok", ABSENT.key),
     ("graph-memory", on_card(), "ok", MENDED.key),
     ("graph-memory", on_card(engine={"overhead": 3 * GIB}), "fault", "doctor_graph_memory"),
@@ -69,6 +75,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("before-ampere", USUAL, "ok", ABSENT.key),
     ("before-ampere", on_card((8, 0)), "ok", ABSENT.key),
     ("before-ampere", on_card((7, 5)), "note", "doctor_before_ampere"),
+    ("before-ampere", with_torch(on_card(), cards=MIXED), "note", "doctor_before_ampere"),
     ("before-ampere", with_torch(on_card((7, 5)), fused=True), "fault", "doctor_before_ampere_unplanned"),
     ("disk-twice", USUAL, "ok", ABSENT.key),
     ("disk-twice", with_storage(symlinks=False), "note", "doctor_no_symlinks"),

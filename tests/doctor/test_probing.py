@@ -30,6 +30,7 @@ def test_what_is_found_comes_back_and_prints_do_not() -> None:
         ("leave_politely", "doctor_reason_error", {"error": "SystemExit: 3"}),
         ("fail", "doctor_reason_error", {"error": "KeyError: 'a name'"}),
         ("refuse", "model_not_found", {"model": "x"}),
+        ("lack", "doctor_reason_library", {"name": "no_such_library"}),
         ("missing", "doctor_reason_error", None),
     ],
 )
@@ -80,3 +81,33 @@ def test_a_library_that_ends_the_process_is_named_and_the_others_are_tried() -> 
         PackageFacts("nh3", "1", "==1"),
     )
     assert set(facts.failures) == {"system", "storage", "hub"}
+
+
+def test_variables_are_named_and_their_values_are_not() -> None:
+    environment = {
+        "HF_TOKEN": "hf_secret",
+        "https_proxy": "http://ann:secret@proxy",
+        "MAGISTRAL_UI_AUTH": "ann:secret",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "PYTHONPATH": "",
+        "HFX": "x",
+        "USER": "ann",
+    }
+    facts = survey(Wanted(), environment, lambda *_, **__: Probed())
+    assert facts.variables == ("CUDA_VISIBLE_DEVICES", "HF_TOKEN", "MAGISTRAL_UI_AUTH", "https_proxy")
+
+
+def test_what_the_system_knows_of_cards_is_kept_where_torch_crashes() -> None:
+    def ask(target: str, *_: Any, **__: Any) -> Probed:
+        if target.endswith("package_facts"):
+            return Probed({"packages": {name: {"name": name, "version": "1"} for name in ("torch", "transformers")}})
+        if target.endswith("torch_facts"):
+            crash = Message("doctor_reason_crashed", {"how": "SIGSEGV", "stage": "torch"})
+            return Probed({"present": ["RTX 4090"], "driver": "570.1"}, crash, "torch")
+        return Probed()
+
+    facts = survey(Wanted(), {}, ask)
+    assert facts.torch is None
+    assert facts.hardware is not None
+    assert (facts.hardware.present, facts.hardware.driver) == (("RTX 4090",), "570.1")
+    assert {"torch", "engine", "safeguards"} == set(facts.failures)

@@ -1,5 +1,10 @@
 """What the probes find with the demo model and an empty cache, in this process."""
 
+import os
+import re
+import shutil
+import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -11,18 +16,29 @@ import huggingface_hub
 import pytest
 import torch
 
-from magistral_ui.doctor.facts import EngineFacts, HubFacts, SafeguardFacts, StorageFacts, SystemFacts, TorchFacts, read
+from magistral_ui.doctor import package_probe
+from magistral_ui.doctor.answers import read
+from magistral_ui.doctor.facts import EngineFacts, HubFacts, SafeguardFacts, StorageFacts, SystemFacts, TorchFacts
 from magistral_ui.doctor.package_probe import package_facts
-from magistral_ui.doctor.system_probe import choice_facts, port_facts, system_facts, zerogpu_granted
+from magistral_ui.doctor.system_probe import (
+    choice_facts,
+    has_torch,
+    memory_limit,
+    port_facts,
+    system_facts,
+    zerogpu_granted,
+)
 from magistral_ui.engines.local import engine_probe, safeguard_probe
 from magistral_ui.engines.local.decoder import Decoder
 from magistral_ui.engines.local.engine_probe import differences, engine_facts, reference
 from magistral_ui.engines.local.safeguard_probe import out_of_memory_is_named, safeguard_facts
 from magistral_ui.engines.local.torch_probe import torch_facts
-from magistral_ui.engines.weights import hub_cache
+from magistral_ui.engines.weights import hub_cache, hub_probe
 from magistral_ui.engines.weights.devices import find_device
+from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel, record_model
 from magistral_ui.engines.weights.hub_probe import hub_facts
 from magistral_ui.engines.weights.loader import load
+from magistral_ui.engines.weights.pinned_revision import REFERENCE
 from magistral_ui.engines.weights.source import ModelSource
 from magistral_ui.engines.weights.storage_probe import storage_facts
 from magistral_ui.models.cards import DEMO
@@ -166,7 +182,7 @@ def test_what_is_on_disk_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (found.partial, found.partial_bytes, found.twice_bytes) == (1, 10, 2 * 10**8)
     assert (found.cache_problem, found.data_problem, found.symlinks) == ("", "", True)
     assert found.data == str(tmp_path / "data")
-    assert found.cache_free > 0
+    assert min(found.cache_free, found.temporary_free) > 0
 
 
 def test_libraries_are_listed_with_their_requirements(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,4 +192,133 @@ def test_libraries_are_listed_with_their_requirements(monkeypatch: pytest.Monkey
     assert listed["torch"]["wanted"] == "==2.13.0"
     assert listed["gradio"]["version"]
     assert listed["mcp"]["wanted"] == ""
+    assert not [each for each in listed.values() if each["also"]]
     assert next(found)["stage"] in listed
+
+
+def test_a_proxy_that_cannot_be_used_is_no_fault_of_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx2 reads all proxies when gradio is imported."""
+    seen: list[str | None] = []
+    monkeypatch.setattr(package_probe, "import_module", lambda name: seen.append(os.environ.get("https_proxy")))
+    monkeypatch.setenv("https_proxy", "http://ann:pa/ss@proxy:80")
+    assert package_probe._import_error("gradio") == ""
+    assert seen == [None]
+
+
+def install(folder: Path, name: str, version: str, *requires: str) -> None:
+    place = folder / (re.sub("[-.]", "_", name).lower() + f"-{version}.dist-info")
+    place.mkdir(parents=True)
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    (place / "METADATA").write_text("\n".join([*lines, *(f"Requires-Dist: {each}" for each in requires)]) + "\n")
+
+
+def test_half_an_update_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that is there in two versions, and one whose own requirement is there in another."""
+    install(tmp_path, "Made.Up", "1.0", "made_down>=2; python_version >= '3'", "none; extra == 'x'")
+    install(tmp_path / "old", "made-up", "0.9")
+    install(tmp_path, "made-down", "1.5")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "old"), str(tmp_path), *sys.path])
+    installed = package_probe._installed()
+    assert installed["made-down"] == ["1.5"]
+    assert package_probe._around("made-up", installed) == {
+        "also": "1.0, 0.9",
+        "lacks": "made_down>=2",
+        "instead": "1.5",
+    }
+    assert package_probe._around("made-down", installed) == {"also": ""}
+
+
+@pytest.mark.parametrize(
+    ("machine", "there"),
+    [
+        (("Linux", "x86_64", ("glibc", "2.36")), True),
+        (("Linux", "x86_64", ("glibc", "2.17")), False),
+        (("Linux", "x86_64", ("", "")), False),  # musl
+        (("Linux", "i686", ("glibc", "2.36")), False),
+        (("Darwin", "arm64", ("", "")), True),
+        (("Darwin", "x86_64", ("", "")), False),
+        (("Windows", "AMD64", ("", "")), True),
+    ],
+)
+def test_where_torch_has_builds(machine: tuple[str, str, tuple[str, str]], there: bool) -> None:
+    assert has_torch(*machine) == there
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "limit"),
+    [
+        ("memory.max", "8589934592\n", 2**33),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "1024", 1024),
+        ("other", "1", None),
+    ],
+)
+def test_a_container_s_limit_is_read(file: str, text: str, limit: int | None, tmp_path: Path) -> None:
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(text)
+    assert memory_limit(tmp_path) == limit
+
+
+@pytest.mark.parametrize(
+    ("code", "key"), [(10, "doctor_clock"), (9, "doctor_clock"), (18, "hub_certificate"), (None, "hub_certificate")]
+)
+def test_a_wrong_clock_is_told_from_a_stranger_s_certificate(code: int | None, key: str) -> None:
+    refused = ssl.SSLCertVerificationError("x")
+    if code is not None:
+        refused.verify_code = code
+    assert hub_probe._of_certificate(refused, "https://x").key == key
+
+
+@pytest.mark.parametrize("endpoint", ["hf-mirror.com", "ftp://x", "https://", "https://x:port", "https://x:99999"])
+def test_an_address_that_is_none_is_not_asked(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    found = read(HubFacts, all_of(hub_facts()))
+    assert found.problem is not None
+    assert found.problem.key == "doctor_endpoint"
+
+
+def test_a_token_that_no_header_can_hold_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_ä")
+    found = read(HubFacts, all_of(hub_facts()))
+    assert (found.token, found.problem and found.problem.key) == ("refused", "token_refused")
+
+
+COMMIT = "c" * 40
+EMPTY_GGUF = b"GGUF" + (3).to_bytes(4, "little") + bytes(16)
+"""A header of version 3 with no tensors and no values."""
+
+
+def test_a_damaged_model_is_named_and_a_half_downloaded_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("whole", "cut", "begun"):
+        folder = tmp_path / f"models--ann--{name}"
+        shutil.copytree(DEMO_FOLDER, folder / "snapshots" / COMMIT)
+        reference = folder / "refs" / REFERENCE
+        reference.parent.mkdir(parents=True)
+        reference.write_text(COMMIT)
+    weights = f"snapshots/{COMMIT}/model.safetensors"
+    os.truncate(tmp_path / "models--ann--cut" / weights, 2_000_000)
+    (tmp_path / "models--ann--begun" / weights).unlink()
+    found = read(StorageFacts, all_of(storage_facts(str(tmp_path))))
+    assert found.models == ("ann/whole",)
+    (damage,) = found.damaged
+    assert (damage.key, damage.values["model"], damage.values["file"]) == (
+        "model_files_broken",
+        "ann/cut",
+        "model.safetensors",
+    )
+
+
+def test_a_gguf_file_is_whole_or_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_CACHE", str(tmp_path))
+    for label, size in (("Q4_K_M", len(EMPTY_GGUF)), ("Q8_0", 1_000)):
+        file = HeldFile(repository="ann/x-GGUF", commit=COMMIT, name=f"x-{label}.gguf", size=size, sha256="0" * 64)
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        file.path.write_bytes(EMPTY_GGUF)
+        record_model("ann/x-GGUF", HeldModel(label=label, files=(file,)))
+    found = read(StorageFacts, all_of(storage_facts(str(tmp_path))))
+    assert found.models == ("ann/x-GGUF:Q4_K_M",)
+    assert [(each.key, each.values["file"]) for each in found.damaged] == [("gguf_cut_off", "x-Q8_0.gguf")]

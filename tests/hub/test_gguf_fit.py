@@ -13,10 +13,11 @@ from magistral_ui.engines.weights.gguf_download import HEADER_RANGE, HubListing
 from magistral_ui.engines.weights.gguf_record import HeldFile, HeldModel
 from magistral_ui.errors import DeviceTooSmall
 from magistral_ui.models.cards import MAGISTRAL_1_2
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_file import GGUFFacts
 from magistral_ui.models.gguf_names import Quantization
 from magistral_ui.models.gguf_plan import plan_gguf
-from magistral_ui.models.memory import GIB, DeviceBudget, MemoryPlan, fits
+from magistral_ui.models.memory import GIB, MemoryPlan, fits
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from tests.hub.gguf_repositories import make_header, make_mmproj
 from tests.hub.server import Hub, Repository

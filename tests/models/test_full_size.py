@@ -11,7 +11,8 @@ from transformers.quantizers import AutoHfQuantizer
 from magistral_ui.engines.weights.loader import CLASSES
 from magistral_ui.engines.weights.quantization import quantization
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, ModelCard
-from magistral_ui.models.memory import GIB, DeviceBudget, head_copy_bytes, plan
+from magistral_ui.models.device_budget import DeviceBudget
+from magistral_ui.models.memory import GIB, head_copy_bytes, plan
 from magistral_ui.models.shape import read_shape, weight_bytes
 from tests.benchmarks.full_size import configuration
 

@@ -2,10 +2,11 @@
 
 import pytest
 
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_choice import PlannedQuantization, choose_quantization, counted_as, scaled_weights
 from magistral_ui.models.gguf_names import ListedFile, Quantization
 from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
-from magistral_ui.models.memory import GIB, DeviceBudget, fits
+from magistral_ui.models.memory import GIB, fits
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2, MINISTRAL_3_3B_SHAPE, MINISTRAL_3_14B_SHAPE, ModelShape
 
 SIZES = {

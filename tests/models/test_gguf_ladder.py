@@ -4,9 +4,10 @@ import pytest
 
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_plan import QUANTIZATIONS
 from magistral_ui.models.ladder import COARSE, EXACT, LADDER_CONTEXT, Candidate, Pace, best_candidate, candidates
-from magistral_ui.models.memory import GIB, DeviceBudget
+from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import ModelShape
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_buffers import POOL_STEP, kv_bytes_per_layer
 from magistral_ui.models.gguf_plan import (
     MIN_GPU_SHARE,
@@ -16,7 +17,7 @@ from magistral_ui.models.gguf_plan import (
     needed_gguf_bytes,
     plan_gguf,
 )
-from magistral_ui.models.memory import GIB, GOOD_CONTEXT, MIN_CONTEXT, SMALL_IMAGE, DeviceBudget, MemoryPlan
+from magistral_ui.models.memory import GIB, GOOD_CONTEXT, MIN_CONTEXT, SMALL_IMAGE, MemoryPlan
 from magistral_ui.models.shape import (
     MAGISTRAL_SMALL_1_2,
     MINISTRAL_3_3B_SHAPE,

@@ -5,8 +5,9 @@ import pytest
 from magistral_ui.errors import Message
 from magistral_ui.i18n.texts import sentence
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, MINISTRAL_3_3B, MINISTRAL_3_8B, MINISTRAL_3_14B, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.ladder import LADDER_CONTEXT, READABLE_PACE, Candidate, Pace, best_candidate, candidates
-from magistral_ui.models.memory import GIB, MIN_CONTEXT, DeviceBudget
+from magistral_ui.models.memory import GIB, MIN_CONTEXT
 from magistral_ui.models.shape import ModelShape
 
 
@@ -58,7 +59,7 @@ def test_what_does_not_fit_says_how_much_it_needs() -> None:
     refusal = found[MAGISTRAL_1_2.key].refusal
     assert refusal is not None
     assert (refusal.key, refusal.values["free"]) == ("model_needs_memory", 12.9)
-    assert "18.0 GB" in sentence(refusal)
+    assert "18.1 GB" in sentence(refusal)
     assert found[MAGISTRAL_1_2.key].plans == ()
 
 

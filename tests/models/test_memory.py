@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.memory import (
     GIB,
     MIN_CONTEXT,
     SMALL_IMAGE,
-    DeviceBudget,
     best_plan,
     fits,
     needed_bytes,

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.models.cards import FAMILY, MAGISTRAL_1_2, MINISTRAL_3_3B, ModelCard
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_plan import estimated_weights, plan_gguf
 from magistral_ui.models.ladder import best_candidate, candidates
-from magistral_ui.models.memory import GIB, DeviceBudget
+from magistral_ui.models.memory import GIB
 from magistral_ui.models.plan_table import (
     CARD_GIGABYTES,
     CPU_GIGABYTES,

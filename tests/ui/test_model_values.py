@@ -10,8 +10,9 @@ from magistral_ui.engines.gguf.devices import LlamaDevice
 from magistral_ui.engines.switching.machine import Machine
 from magistral_ui.engines.weights.library import LibraryEntry
 from magistral_ui.models.cards import FAMILY, MINISTRAL_3_8B, RE_UPLOADS
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.ladder import Candidate, candidates
-from magistral_ui.models.memory import GIB, DeviceBudget
+from magistral_ui.models.memory import GIB
 from magistral_ui.ui.model_values import model_entry_value
 
 CPU = DeviceBudget("cpu", 24 * GIB, 32 * GIB)

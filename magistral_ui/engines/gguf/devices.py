@@ -15,7 +15,7 @@ from magistral_ui.engines.gguf.child_process import ChildProcess
 from magistral_ui.engines.gguf.failure_reasons import PACKAGE, ModelNames, reason_of
 from magistral_ui.engines.weights.gpu_diagnosis import GraphicsCard, find_graphics_cards
 from magistral_ui.errors import BadSetting, Message, ModelError
-from magistral_ui.models.memory import DeviceBudget
+from magistral_ui.models.device_budget import DeviceBudget
 
 BACKENDS = {"MTL": "Metal", "GPUOpenCL": "OpenCL"}
 """What llama.cpp calls the devices of a backend, where it is not the backend's name."""

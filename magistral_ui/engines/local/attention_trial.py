@@ -58,7 +58,7 @@ class Trial:
     @torch.no_grad()
     def decode(self, attention: PagedAttention) -> None:
         """Raises TrialFailed, or whatever `attention` raises, if it fails in any step of rows or in tables of any width."""
-        queries = self._normal(len(ROWS), self._heads, self._head_dim)
+        queries = self._queries(len(ROWS))
         tables = [[SCRATCH_PAGE] if sequence is None else self._pages[sequence] for sequence, _ in ROWS]
         lengths = [length for _, length in ROWS]
         inputs = self._inputs(tables, lengths, self.width)
@@ -74,7 +74,7 @@ class Trial:
     def ragged(self, attention: RaggedAttention) -> None:
         """Raises TrialFailed, or whatever `attention` raises, if it fails."""
         sequences, counts, seen = (list(each) for each in zip(*RAGGED, strict=True))
-        queries = self._normal(sum(counts), self._heads, self._head_dim)
+        queries = self._queries(sum(counts))
         pages = [self._pages[sequence] for sequence in sequences]
         inputs: RaggedInputs = ragged_inputs(counts, seen, pages, self._device)
         asked = self._keys, self._values, inputs, self._scale
@@ -97,13 +97,13 @@ class Trial:
             raise TrialFailed(f"differs by {worst:.2g} of the right result, where {tolerance:.2g} is rounding")
 
     def _inputs(self, tables: list[list[int]], lengths: list[int], width: int) -> StepInputs:
-        padded = [table + [SCRATCH_PAGE] * (width - len(table)) for table in tables]
+        padded = [table + [SCRATCH_PAGE] * (self.width - len(table)) for table in tables]
         none = torch.zeros(len(tables), dtype=torch.int64, device=self._device)
         return StepInputs(
             none,
             none,
             none,
-            torch.tensor(padded, dtype=torch.int32, device=self._device),
+            torch.tensor(padded, dtype=torch.int32, device=self._device)[:, :width],
             torch.tensor(lengths, dtype=torch.int32, device=self._device),
         )
 
@@ -118,6 +118,10 @@ class Trial:
                 held = min(PAGE_TOKENS, length - n * PAGE_TOKENS)
                 pool[page, :held] = self._normal(held, *shape[2:])
         return pool
+
+    def _queries(self, rows: int) -> torch.Tensor:
+        """As a layer makes them: beside the rows' keys, in one tensor."""
+        return self._normal(rows, self._heads + self._shared, self._head_dim)[:, : self._heads]
 
     def _normal(self, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=self._random, dtype=self._dtype, device=self._device)

@@ -98,11 +98,13 @@ def compile_pieces(
 ) -> bool:
     """Compile the pieces of `layers`, whose hidden state is `width` wide, on every device; returns whether they are used.
 
-    Takes seconds a device, once: torch keeps what it has compiled on disk.
+    Takes seconds a device, once: torch keeps what it has compiled on disk. What was compiled for an earlier model is forgotten:
+    torch would take the other width for one that changes, and compile slower kernels for any width.
     """
     firsts = {device: index for index, device in reversed(list(enumerate(layers.devices[:-1])))}
     if not all(allowed(device) for device in layers.devices):
         return False
+    torch.compiler.reset()
     plain, compiled = layers.pieces, [CompiledPiece(each, backend) for each in PIECES]
     layers.pieces = Pieces(*(each.try_and_go_on for each in map(_Trial, compiled)))
     try:

@@ -21,7 +21,7 @@ from magistral_ui.engines.local.static_inputs import StaticInputs
 from magistral_ui.engines.weights.freed_memory import empty_device_cache
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.models.graph_memory import BUCKETS
-from magistral_ui.models.memory import PAGE_TOKENS
+from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +31,20 @@ EARLIER_KEYS = 40
 """Tokens before those of the step that checks a recording."""
 
 
-class StepGraphs:
-    """The recordings of a decode step, one for each row count of `buckets`.
+FEW_ROWS, NARROW_TABLES = 4, (128, 32)
+"""Steps of at most so many rows are also recorded for tables of so many pages.
 
-    Nothing is recorded after `record`. A bucket for which there is no memory is left out; if one fails otherwise, or gives other
+FlashAttention splits sequences by the width of their tables: with 512 pages, into parts of some 4,700 tokens for a single row.
+Shorter ones are not split, and each head with keys is read by one multiprocessor alone. With many rows, all are busy anyway.
+"""
+Size = tuple[int, int]
+"""Rows, and pages of the tables."""
+
+
+class StepGraphs:
+    """The recordings of a decode step, one for each row count of `buckets`, and more of them for few rows with short tables.
+
+    Nothing is recorded after `record`. A size for which there is no memory is left out; if one fails otherwise, or gives other
     results than the plain step, none is used.
     """
 
@@ -53,14 +63,14 @@ class StepGraphs:
         self._static: dict[torch.device, StaticInputs] = {}
         self._host: StaticInputs | None = None
         self._arrived: dict[int, torch.Tensor] = {}
-        self._recorded: dict[int, list[Recording]] = {}
+        self._recorded: dict[Size, list[Recording]] = {}
         self.taken: dict[torch.device, int] = {}
         """Bytes that recording took on each device, as its allocator counts them."""
 
     @property
     def buckets(self) -> tuple[int, ...]:
         """The row counts that are recorded."""
-        return tuple(sorted(self._recorded))
+        return tuple(sorted({rows for rows, _ in self._recorded}))
 
     @torch.inference_mode()
     def record(self) -> None:
@@ -68,15 +78,23 @@ class StepGraphs:
         devices = dict.fromkeys(self._step.devices)
         empty_device_cache()
         before = {device: self._record.reserved(device) for device in devices}
-        for rows in self._wanted:
-            if not self._try(rows):
+        for size in self._sizes():
+            if not self._try(size):
                 self._recorded.clear()
                 break
         self._free()
         self.taken = {device: self._record.reserved(device) - before[device] for device in devices}
         if self._recorded:
             sizes = ", ".join(f"{count / 2**20:.0f} MiB on {device}" for device, count in self.taken.items())
-            log.info("decode steps of up to %d rows are recorded as graphs: %s", max(self._recorded), sizes)
+            log.info("decode steps of up to %d rows are recorded as graphs: %s", self.buckets[-1], sizes)
+
+    def _sizes(self) -> Iterator[Size]:
+        """What to record: each row count with tables of full width first, and with narrow ones only if that succeeded."""
+        for rows in self._wanted:
+            yield rows, self._width
+            for width in NARROW_TABLES if rows <= FEW_ROWS else ():
+                if width < self._width and (rows, self._width) in self._recorded:
+                    yield rows, width
 
     @torch.inference_mode()
     def run(self, inputs: StepInputs) -> torch.Tensor | None:
@@ -88,27 +106,29 @@ class StepGraphs:
         bucket = self.bucket(rows)
         if bucket is None:
             return None
+        pages = pages_of(int(inputs.lengths.max()))
+        width = min(each for count, each in self._recorded if count == bucket and each >= pages)
         self._fill(inputs, bucket)
-        return self._replay(bucket)[:rows]
+        return self._replay((bucket, width))[:rows]
 
     def bucket(self, rows: int) -> int | None:
         """The recorded row count to which a step of `rows` rows is padded."""
-        return min((each for each in self._recorded if each >= rows), default=None)
+        return min((each for each, _ in self._recorded if each >= rows), default=None)
 
-    def _try(self, rows: int) -> bool:
-        """Record a step of `rows` rows, if there is memory for it; False if recording does not hold."""
+    def _try(self, size: Size) -> bool:
+        """Record a step of `size`, if there is memory for it; False if recording does not hold."""
         reason, out_of_memory = "replayed results differ", False
         try:
-            self._recorded[rows] = self._record_segments(rows)
-            if self._agrees(rows):
+            self._recorded[size] = self._record_segments(size)
+            if self._agrees(size):
                 return True
         except (RuntimeError, NotImplementedError) as error:
             reason, out_of_memory = str(error), is_out_of_memory(error)
         if out_of_memory:
-            log.warning("decode steps of %d rows are not recorded as graphs: there is no memory for them", rows)
+            log.warning("decode steps of %d rows are not recorded as graphs: there is no memory for them", size[0])
         else:
             log.warning("decode steps are not recorded as graphs: %s", reason)
-        self._recorded.pop(rows, None)
+        self._recorded.pop(size, None)
         self._free()
         return out_of_memory
 
@@ -122,19 +142,19 @@ class StepGraphs:
         gc.collect()  # what is unfinished is freed now, not whenever its reference cycles are found
         empty_device_cache()
 
-    def _record_segments(self, rows: int) -> list[Recording]:
+    def _record_segments(self, size: Size) -> list[Recording]:
         made: list[Recording] = []
         state: torch.Tensor | None = None
-        self._step.prepare([1] * rows, [[SCRATCH_PAGE]] * rows)
+        self._step.prepare([1] * size[0], [[SCRATCH_PAGE]] * size[0])
         for index, device in enumerate(self._step.devices):
             if made:
                 state = self._border(index, made[-1][1])
-            made.append(self._record(self._computation(index, rows, state), device))
+            made.append(self._record(self._computation(index, size, state), device))
         return made
 
-    def _computation(self, index: int, rows: int, state: torch.Tensor | None) -> Compute:
-        """A segment for `rows` rows. Smaller buckets leave their result in the first rows of the largest's."""
-        inputs = self._inputs(self._step.devices[index]).first(rows)
+    def _computation(self, index: int, size: Size, state: torch.Tensor | None) -> Compute:
+        """A segment of a step of `size`. Smaller ones leave their result in the first rows of the largest's."""
+        inputs, rows = self._inputs(self._step.devices[index]).first(*size), size[0]
         if not self._recorded:
             return lambda: self._step.segment(index, state, inputs)
         result = self._recorded[max(self._recorded)][index][1][:rows]
@@ -162,36 +182,36 @@ class StepGraphs:
         for static in self._static.values():
             static.copy(self._host, bucket)
 
-    def _replay(self, bucket: int) -> torch.Tensor:
+    def _replay(self, size: Size) -> torch.Tensor:
         result: torch.Tensor | None = None
-        for index, (replay, holds) in enumerate(self._recorded[bucket]):
+        for index, (replay, holds) in enumerate(self._recorded[size]):
             if result is not None:
-                self._arrived[index][:bucket].copy_(result)
+                self._arrived[index][: size[0]].copy_(result)
             replay()
             result = holds
         assert result is not None
         return result
 
-    def _plain(self, rows: int) -> torch.Tensor:
+    def _plain(self, size: Size) -> torch.Tensor:
         """What a replay computes, as calls."""
         state: torch.Tensor | None = None
         for index, device in enumerate(self._step.devices):
             moved = None if state is None else state.to(device)
-            state = self._step.segment(index, moved, self._static[device].first(rows))
+            state = self._step.segment(index, moved, self._static[device].first(*size))
         assert state is not None
         return state
 
-    def _agrees(self, rows: int) -> bool:
+    def _agrees(self, size: Size) -> bool:
         """Whether a replay gives the logits, keys and values of the plain step, on other values than it was recorded with."""
         pages = self._pool.take(min(2, self._pool.free))
         try:
-            inputs = _check_inputs(rows, pages, self._width)
+            inputs = _check_inputs(size[0], pages, self._width)
             for held in self._held():
                 held[pages] = _waves(held[pages])
             self._step.prepare(inputs.lengths.tolist(), inputs.tables[:, :1].tolist())
-            self._fill(inputs, rows)
-            plain = [self._plain(rows).clone(), *self._written(inputs.slots)]
-            replayed = [self._replay(rows), *self._written(inputs.slots)]
+            self._fill(inputs, size[0])
+            plain = [self._plain(size).clone(), *self._written(inputs.slots)]
+            replayed = [self._replay(size), *self._written(inputs.slots)]
             return all(_close(*pair) for pair in zip(plain, replayed, strict=True))
         finally:
             self._pool.release(pages)

@@ -3,6 +3,7 @@
 Every row is a query of its own, so nothing here depends on which sequence it belongs to, and attention is one call a layer.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from magistral_ui.engines.local.attention import write
-from magistral_ui.engines.local.kv_cache import SCRATCH_PAGE, KVCache, PagePool
+from magistral_ui.engines.local.kv_cache import KVCache, PagePool
 from magistral_ui.models.memory import PAGE_TOKENS
 
 if TYPE_CHECKING:
@@ -132,20 +133,26 @@ def slots_of(cache: KVCache, count: int) -> list[int]:
 
 
 def step_inputs(parts: list[tuple[KVCache, list[int]]], width: int) -> StepInputs:
-    """The inputs, on the host, of a step over each sequence's next tokens; `width` pages a row hold the longest sequence."""
-    tokens: list[int] = []
-    positions: list[int] = []
-    slots: list[int] = []
-    tables: list[list[int]] = []
+    """The inputs, on the host, of a step over each sequence's next tokens; `width` pages a row hold the longest sequence.
+
+    The device waits for it in each step, so it takes no longer for a wider table: only for more pages.
+    """
+    tokens, positions, slots = array("q"), array("q"), array("q")
+    tables = array("i", bytes(4 * width * sum(len(new) for _, new in parts)))  # of SCRATCH_PAGE
     for cache, new in parts:
-        tokens += new
-        positions += range(cache.length, cache.length + len(new))
-        slots += slots_of(cache, len(new))
-        tables += [cache.pages + [SCRATCH_PAGE] * (width - len(cache.pages))] * len(new)
+        pages = array("i", cache.pages)
+        if len(pages) > width:
+            raise ValueError(f"a sequence of {len(pages)} pages, where the longest has {width}")
+        for row in range(len(tokens), len(tokens) + len(new)):
+            tables[row * width : row * width + len(pages)] = pages
+        tokens.extend(new)
+        positions.extend(range(cache.length, cache.length + len(new)))
+        slots.extend(slots_of(cache, len(new)))
+    lengths = array("i", (position + 1 for position in positions))
     return StepInputs(
-        torch.tensor(tokens),
-        torch.tensor(positions),
-        torch.tensor(slots),
-        torch.tensor(tables, dtype=torch.int32),
-        torch.tensor([position + 1 for position in positions], dtype=torch.int32),
+        torch.frombuffer(tokens, dtype=torch.int64),
+        torch.frombuffer(positions, dtype=torch.int64),
+        torch.frombuffer(slots, dtype=torch.int64),
+        torch.frombuffer(tables, dtype=torch.int32).view(-1, width),
+        torch.frombuffer(lengths, dtype=torch.int32),
     )

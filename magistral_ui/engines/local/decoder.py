@@ -145,9 +145,10 @@ class Decoder:
         recorded = self.graphs.bucket(len(lengths)) if self.graphs is not None else None
         spare = (recorded or len(lengths)) - len(lengths)
         self._step.prepare(lengths + [1] * spare, tables + [[SCRATCH_PAGE]] * spare)
-        inputs = step_inputs([(part.cache, part.tokens) for part in parts], self.width)
+        width = max(map(len, tables)) if recorded is None else self.width  # narrow tables are split better
+        inputs = step_inputs([(part.cache, part.tokens) for part in parts], width)
         logits = self.graphs.run(inputs) if self.graphs is not None else None
-        return self._step(inputs) if logits is None else logits
+        return self._step(inputs) if logits is None else logits.clone()  # the next replay writes there
 
     def _forward(self, parts: list["DecoderInput"]) -> torch.Tensor:
         """On a processor there are never fewer rows than products need for a row's results to be the same in any company."""

@@ -1,4 +1,4 @@
-"""Runs a step on the device: cache entries, image features, one forward, the choice of next tokens; it decides nothing.
+"""Runs a step on the device: cache entries, image features, one forward, one draw of all next tokens; it decides nothing.
 
 This is the only part of a step that has effects on the device or needs torch. A failure comes back as a value, beside the
 results of the others: if a forward of several sequences breaks, each is run alone, so that only those at fault fail.
@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 import torch
@@ -36,8 +37,31 @@ class RowResult:
     count: int
     """Tokens that are in the cache now."""
     tokens: tuple[int, ...] = ()
-    """What comes next in the reply; empty while there is more of the sequence to read."""
+    """What comes next in the reply, and then behind each of its drafts if that is right; empty while there is more to read."""
+    banned: tuple[int, ...] = ()
+    """What was banned when they were drawn."""
     error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What is to be drawn for one sequence: `rows` of the logits, by `draws`."""
+
+    result: RowResult
+    rows: list[int]
+    draws: list[Draw]
+
+    def with_drawn(self, drawn: list[int | Exception]) -> RowResult:
+        """The result with what was drawn. A draw that failed behind a draft counts for nothing: it is left to the next step."""
+        tokens = list(self.result.tokens)
+        for each in drawn:
+            if isinstance(each, int):
+                tokens.append(each)
+            elif tokens:
+                break
+            else:
+                return replace(self.result, error=each)
+        return replace(self.result, tokens=tuple(tokens))
 
 
 class Executor:
@@ -100,56 +124,72 @@ class Executor:
             logits = None  # outside the handler, whose traceback keeps tensors of the broken forward alive
         if logits is None:
             return [result for row in rows for result in self._forward([row])]
-        return self._draw(logits, [self._advance(*row) for row in rows])
+        return self._results(rows, logits)
 
     def _logits(self, rows: list[Row]) -> torch.Tensor:
         """One forward; if it breaks, all caches are as before."""
-        self._cache.make_room(sum(_entry(sequence).cache.missing_pages(count) for sequence, count in rows))
+        parts = [self._input(*row) for row in rows]
+        self._cache.make_room(sum(part.cache.missing_pages(len(part.tokens)) for part in parts))
         with ExitStack() as undo:
             for sequence, _ in rows:
                 undo.callback(_entry(sequence).rollback)
-            logits = self._model([self._input(*row) for row in rows])
+            logits = self._model(parts)
             undo.pop_all()
         return logits
 
     def _input(self, sequence: Sequence, count: int) -> DecoderInput:
         """The next `count` tokens of a sequence, with the features of the images among them."""
-        part = DecoderInput(_entry(sequence).cache, sequence.next_tokens(count))
+        part = DecoderInput(_entry(sequence).cache, sequence.next_tokens(count), wanted=1 + len(sequence.drafts))
         for image, rows, first in sequence.image_rows(count, self._image_token):
             features = image.features[first : first + len(rows)]
             part.features.append((torch.tensor(rows, device=features.device), features))
         return part
 
-    def _advance(self, sequence: Sequence, count: int) -> tuple[RowResult, Draw | None]:
-        """Count the tokens as read; the token that control forces comes next, or the one of the draw, if there is to be one.
+    def _results(self, rows: list[Row], logits: torch.Tensor) -> list[RowResult]:
+        """Count the tokens as read and draw the next ones, all draws of a step at once."""
+        drawings, first = [], 0
+        for sequence, count in rows:
+            drawings.append(self._advance(sequence, count, first))
+            first += 1 + len(sequence.drafts)
+        draws = [draw for each in drawings for draw in each.draws]
+        drawn = iter(_drawn(logits, [row for each in drawings for row in each.rows], draws))
+        return [each.with_drawn([*islice(drawn, len(each.draws))]) for each in drawings]
+
+    def _advance(self, sequence: Sequence, count: int, first: int) -> Drawing:
+        """Count the tokens as read, and say what is to be drawn from the logits of row `first` and those of the drafts.
 
         Whatever fails here is the fault of this sequence alone.
         """
+        result = RowResult(sequence, count)
         try:
             entry = _entry(sequence)
             before, common = len(entry.keys), sequence.prompt.common
             entry.keys += sequence.keys[before : before + count]
             if before < common <= before + count:
                 self._cache.share(entry, common)
-            if sequence.unread:
-                return RowResult(sequence, count), None
-            forced = sequence.forced_token()
-            if forced is not None:
-                return RowResult(sequence, count, (forced,)), None
-            return RowResult(sequence, count), sequence.sampling.draw(sequence.banned_tokens())
+            return Drawing(result, [], []) if sequence.unread else self._drawing(result, first)
         except Exception as error:
-            return RowResult(sequence, count, error=error), None
+            return Drawing(replace(result, error=error), [], [])
 
-    def _draw(self, logits: torch.Tensor, advanced: list[tuple[RowResult, Draw | None]]) -> list[RowResult]:
-        """The results, each with the token of its draw from its row of the logits: all draws of a step at once."""
-        results = [result for result, _ in advanced]
-        draws = {n: draw for n, (_, draw) in enumerate(advanced) if draw is not None}
-        for n, drawn in zip(draws, _drawn(logits, list(draws), list(draws.values())), strict=True):
-            if isinstance(drawn, int):
-                results[n] = replace(results[n], tokens=(drawn,))
-            else:
-                results[n] = replace(results[n], error=drawn)
-        return results
+    @staticmethod
+    def _drawing(result: RowResult, first: int) -> Drawing:
+        """The token that control forces comes first, without a draw; drafts that it contradicts count for nothing."""
+        sequence = result.sequence
+        forced, drafts = sequence.forced_token(), sequence.drafts
+        banned = sequence.banned_tokens()
+        places = range(1 + len(drafts))
+        if forced is not None:
+            places = places[1:] if drafts[:1] == [forced] else range(0)
+        draws = [sequence.sampling.draw(banned, drafts[:place]) for place in places]
+        tokens = () if forced is None else (forced,)
+        return Drawing(replace(result, tokens=tokens, banned=banned), [first + place for place in places], draws)
+
+    def keep(self, sequence: Sequence, drafts: int) -> None:
+        """Count the first `drafts` of a step's drafts as read, and forget the others."""
+        entry = _entry(sequence)
+        before = len(entry.keys)
+        entry.keys += sequence.keys[before : before + drafts]
+        entry.rollback()
 
     def _retry_after_oom(self, action: Callable[[], T]) -> T:
         """The result of `action`; if the device has no room for it, idle cache entries go, and it is tried once more."""
@@ -166,6 +206,8 @@ class Executor:
 
 def _drawn(logits: torch.Tensor, rows: list[int], draws: list[Draw]) -> list[int | Exception]:
     """The token of each draw, from its row of the logits, or why there is none; if all together break, each is drawn alone."""
+    if not draws:
+        return []
     try:
         return [*sample_batch(logits, draws, rows)]
     except Exception as error:

@@ -17,7 +17,8 @@ SCRATCH_PAGE = 0
 ROOM = 16
 """Free pages around the first one of a sequence, for it and for the one before it to grow in one piece."""
 HostPage = list[torch.Tensor]
-"""A page in host memory, one tensor for each device that it came from."""
+"""A page in host memory, in pieces of (layers, 2, PAGE_TOKENS, heads, head_dim). torch takes a power of two of pinned bytes for
+each piece and keeps it for others of that size, so pieces have 32, 16, 8 … layers: in Mistral's models, powers of two."""
 
 
 class OutOfPages(MemoryError):
@@ -119,11 +120,10 @@ class PagePool:
                 self._free += not self._references[page]
 
     def to_host(self, page: int) -> HostPage:
-        """A copy of `page` in host memory."""
-        copies = []
-        for buffer in self._buffers:
-            copies.append(_host_buffer((*buffer.shape[:2], *buffer.shape[3:]), buffer))
-            copies[-1].copy_(buffer[:, :, page])
+        """A copy of `page` in host memory. A GPU may still be busy with it; whatever it is asked for next comes afterwards."""
+        copies = [_host_buffer(tuple(piece.shape), piece) for piece in self._pieces(page)]
+        for copy, piece in zip(copies, self._pieces(page), strict=True):
+            copy.copy_(piece, non_blocking=piece.is_cuda)
         return copies
 
     def from_host(self, copies: Sequence[HostPage]) -> list[int]:
@@ -131,8 +131,8 @@ class PagePool:
         taken = self.take(len(copies))
         with self._given_back_on_error(taken):
             for page, copied in zip(taken, copies, strict=True):
-                for buffer, host in zip(self._buffers, copied, strict=True):
-                    buffer[:, :, page].copy_(host)
+                for piece, copy in zip(self._pieces(page), copied, strict=True):
+                    piece.copy_(copy, non_blocking=piece.is_cuda)
         return taken
 
     @contextmanager
@@ -142,6 +142,15 @@ class PagePool:
             undo.callback(self.release, taken)
             yield
             undo.pop_all()
+
+    def _pieces(self, page: int) -> Iterator[torch.Tensor]:
+        """A page as a HostPage has it."""
+        for buffer in self._buffers:
+            first = 0
+            while first < len(buffer):
+                end = first + (1 << (len(buffer) - first).bit_length() - 1)
+                yield buffer[first:end, :, page]
+                first = end
 
     def _next_free(self, behind: int | None) -> int:
         """The page after `behind` if it is free, or else one with room around it.

@@ -137,8 +137,12 @@ class FlashInferAttention:
         with torch.inference_mode(False):
             self._workspace = torch.zeros(WORKSPACE_BYTES, dtype=torch.uint8, device=device)
         self._decoders: dict[int, Any] = {}
-        """A wrapper for each number of rows."""
+        """A wrapper for each number of rows; of those beyond KEPT_ROWS, which no step is recorded with, the last one alone."""
         self._prefill: Any = None
+        self._copied: torch.cuda.Event | None = None
+        """When the last plan has arrived on a CUDA device."""
+        if device.type == "cuda":
+            self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._planned: RaggedInputs | None = None
         """What the prefill wrapper was last planned for."""
 
@@ -148,7 +152,9 @@ class FlashInferAttention:
 
     def prepare(self, lengths: Sequence[int], tables: Sequence[Sequence[int]]) -> None:
         rows = len(lengths)
+        self._wait()
         if rows not in self._decoders:
+            self._decoders = {n: each for n, each in self._decoders.items() if n <= KEPT_ROWS}
             with torch.inference_mode(False):  # its buffers are written in any mode
                 self._decoders[rows] = self._decoder(rows)
         self._decoders[rows].plan(
@@ -160,6 +166,7 @@ class FlashInferAttention:
             q_data_type=self._dtype,
             kv_data_type=self._dtype,
         )
+        self._note_copy()
 
     def attend(
         self, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, inputs: StepInputs, scale: float
@@ -178,6 +185,7 @@ class FlashInferAttention:
                     self._workspace, "NHD", backend="fa2"
                 )
         if self._planned is not inputs:
+            self._wait()
             self._prefill.plan(
                 torch.tensor([0, *inputs.counts], dtype=torch.int32).cumsum(0, dtype=torch.int32),
                 *_page_lists(inputs.seen, inputs.pages),
@@ -189,8 +197,21 @@ class FlashInferAttention:
                 q_data_type=self._dtype,
                 kv_data_type=self._dtype,
             )
+            self._note_copy()
             self._planned = inputs
         return self._run(self._prefill, queries, keys, values, scale)
+
+    def _wait(self) -> None:
+        """Until the last plan has left the host's memory: a wrapper writes its next one over it, and never waits itself.
+
+        The host may be a step ahead of the device, as after a step in which no token is drawn.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+
+    def _note_copy(self) -> None:
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(self._device))
 
     def _decoder(self, rows: int) -> Any:
         def buffer(length: int) -> torch.Tensor:

@@ -21,7 +21,7 @@ from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.executor import Executor
 from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.prefix_cache import PrefixCache
-from magistral_ui.engines.local.scheduler import Scheduler, scheduler_limits
+from magistral_ui.engines.local.scheduler import SPECULATIVE_ROWS, Scheduler, scheduler_limits
 from magistral_ui.engines.local.sequence import Sequence, encoded_within
 from magistral_ui.engines.local.tokenizer import Tokenizer
 from magistral_ui.engines.pace_recorder import PaceRecorder
@@ -49,7 +49,10 @@ POOL_SHRINK_FACTOR = 0.9
 class RunningModel:
     """A model, its tokenizer, its cache and its scheduler. `run` must be called in the thread that made it."""
 
-    def __init__(self, loaded: Loaded, device: Device, context_length: int | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, device: Device, context_length: int | None = None, *, speculate: bool = True
+    ) -> None:
+        """`speculate`: whether replies are drafted ahead, which changes their pace only."""
         self.card = loaded.card
         self.tokenizer = tokenizer_of(loaded)
         self.system = loaded.system
@@ -71,7 +74,9 @@ class RunningModel:
         host = psutil.virtual_memory().available // 4 if device.type == "cuda" else 0
         self.cache = PrefixCache(pool, spill_budget=host)
         executor = Executor(self.decoder, self.cache, loaded.image_token)
-        self.scheduler = Scheduler(executor, scheduler_limits(device.type))
+        self.scheduler = Scheduler(
+            executor, scheduler_limits(device.type), speculative_rows(self.decoder) if speculate else 0
+        )
         shape, precision = loaded.shape, loaded.info.precision
         self._pace = PaceRecorder(lambda pace: record_pace(shape, precision, device, pace))
 
@@ -193,6 +198,11 @@ def open_pool(model: Decoder, pages: int, longest: int) -> PagePool:
         fewer = max(least, int(pages * POOL_SHRINK_FACTOR))
         log.warning("no room for %d pages of keys and values: trying %d", pages, fewer)
         pages = fewer
+
+
+def speculative_rows(decoder: Decoder) -> int:
+    """Rows of a step with drafts: no more than are recorded. On some GPUs, nf4 costs several times as much from there on."""
+    return SPECULATIVE_ROWS if decoder.graphs is None else min(SPECULATIVE_ROWS, decoder.graphs.buckets[-1])
 
 
 def warm_up(model: Decoder) -> None:

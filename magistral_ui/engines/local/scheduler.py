@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SPECULATIVE_ROWS = 8
+"""Rows of a step at most, drafts included, while sequences draft: so many cost little more than one, on a processor as well."""
+
 
 def scheduler_limits(device_type: str) -> SchedulerLimits:
     """What suits a device: all but a processor read longer chunks and run more sequences at once."""
@@ -34,8 +37,12 @@ def scheduler_limits(device_type: str) -> SchedulerLimits:
 class Scheduler:
     """Feed it with `submit` from any thread; `run` is the engine thread's loop."""
 
-    def __init__(self, executor: "Executor", limits: SchedulerLimits) -> None:
+    def __init__(self, executor: "Executor", limits: SchedulerLimits, speculative_rows: int = SPECULATIVE_ROWS) -> None:
+        """`speculative_rows` bounds a step with drafts; with 0, nothing is drafted."""
         self._executor, self._limits = executor, limits
+        self.speculative_rows = speculative_rows
+        self.drafted = self.accepted = 0
+        """Drafts that ran, and those of them that were right."""
         self._wakeup = threading.Condition()
         self._waiting: deque[Sequence] = deque()
         """Guarded by `_wakeup`: other threads append, and only the engine's thread removes."""
@@ -44,6 +51,7 @@ class Scheduler:
         """All that were submitted, as long as they are kept; guarded by `_wakeup`."""
         self._closing = False
         self._turns = itertools.count(1)
+        self._drafting = itertools.count()
 
     def submit(self, sequence: Sequence) -> None:
         """Let `sequence` wait for its turn. How many may wait is decided before they get here."""
@@ -102,6 +110,7 @@ class Scheduler:
         first = next((sequence for sequence, _ in rows if sequence.prefilling), None)
         if first is not None:
             first.turn = next(self._turns)
+        self._draft([sequence for sequence, _ in rows])
         for result in self._executor.run(rows) if rows else ():
             self._apply(result)
 
@@ -138,18 +147,34 @@ class Scheduler:
         sequence.admitted = sequence.turn = next(self._turns)
         self._running.append(sequence)
 
+    def _draft(self, sequences: list[Sequence]) -> None:
+        """Let sequences guess ahead if all of them decode, each as far as its share of the rows that are free."""
+        free = self.speculative_rows - len(sequences)
+        if free <= 0 or any(sequence.prefilling for sequence in sequences):
+            return
+        turn = next(self._drafting) % max(1, len(sequences))  # what does not divide evenly goes to each in turn
+        for others, sequence in zip(range(len(sequences), 0, -1), sequences[turn:] + sequences[:turn], strict=True):
+            most = min(-(-free // others), sequence.draftable)
+            if most > 0:
+                sequence.drafts = sequence.drafter.propose(sequence, most)[:most]
+                free -= len(sequence.drafts)
+
     def _apply(self, result: "RowResult") -> None:
-        sequence = result.sequence
+        sequence, drafts = result.sequence, len(result.sequence.drafts)
         if result.error is not None:
             self._fail(sequence, result.error)
             return
         try:
             sequence.read(result.count)
-            ended = not all(sequence.write(token) for token in result.tokens)
+            if not result.tokens:
+                return
+            more, right = sequence.write_run(result.tokens, result.banned)
+            if drafts:
+                self._judge(sequence, drafts, right)
         except Exception as error:
             self._fail(sequence, error)
             return
-        if ended:
+        if not more:
             self._leave(sequence)
 
     def _cancel(self, sequence: Sequence) -> None:
@@ -158,6 +183,12 @@ class Scheduler:
             sequence.finish("cancelled")
         except Exception as error:
             self._fail(sequence, error)
+
+    def _judge(self, sequence: Sequence, drafts: int, right: int) -> None:
+        self._executor.keep(sequence, right)
+        sequence.drafter.judged(drafts, right)
+        self.drafted += drafts
+        self.accepted += right
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence in self._running:

@@ -3,22 +3,36 @@
 It needs no torch: what runs the model takes its tokens from here and hands back the next one.
 """
 
+from collections import abc
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from magistral_ui.chat.events import Failed, Finished, FinishReason, Notice, Prefilling, Queued, Reclassified
 from magistral_ui.chat.reasoning import ReasoningPiece, TokenReader
 from magistral_ui.chat.reasoning_control import LoopGuard, ReasoningControl, reasoning_limit
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
+from magistral_ui.engines.local.drafting import Drafter, PromptLookup
+from magistral_ui.engines.local.prefix_cache import common_prefix
 from magistral_ui.engines.local.sampling_state import SamplingState
 from magistral_ui.errors import PromptTooLong, Value
 from magistral_ui.fairness import owner_of
+from magistral_ui.models.memory import PAGE_TOKENS
 
 if TYPE_CHECKING:  # a sequence only handles them, and mistral-common takes a while to import
     from magistral_ui.engines.local.image_input import ImageInput
     from magistral_ui.engines.local.prefix_cache import CacheEntry
     from magistral_ui.engines.local.tokenizer import EncodedPrompt, Tokenizer
+
+
+class WrittenRun(NamedTuple):
+    """What became of the tokens that one step has drawn for a sequence."""
+
+    more: bool
+    """Whether there is more to write."""
+    drafts: int
+    """How many of the drafts were right, so that their keys and values hold."""
 
 
 class Sequence:
@@ -45,6 +59,10 @@ class Sequence:
         self.keys = list(prompt.keys)
         self.entry: CacheEntry | None = None
         self.reused = 0
+        self.drafter: Drafter = PromptLookup(tokenizer.first_text_token, partial(tokenizer.replies_of, request.visitor))
+        self.drafts: list[int] = []
+        """Guesses at the next tokens, which run in the same step as the last token."""
+        self._answer_now = False
         self.admitted = self.turn = 0
         """The scheduler's numbers, see `schedule.SchedulableSequence`."""
         self._told_position = 0
@@ -87,6 +105,11 @@ class Sequence:
         return len(self.tokens) - self._committed
 
     @property
+    def draftable(self) -> int:
+        """How many drafts may run behind the last token: another token still follows them, and they take no page of their own."""
+        return min(max(0, self.limit - self.written - 1), -self.length % PAGE_TOKENS)
+
+    @property
     def prefilling(self) -> bool:
         """Whether the prompt (or, after a preemption, the whole sequence) is still being read."""
         return self.unread > 1
@@ -117,7 +140,8 @@ class Sequence:
             self.generation.put(Prefilling(self.reused, len(self.tokens), self.reused))
 
     def next_tokens(self, count: int) -> list[int]:
-        return self.tokens[self._committed : self._committed + count]
+        """The next `count` tokens to run, and the drafts behind them."""
+        return self.tokens[self._committed : self._committed + count] + self.drafts
 
     def unseen_images(self, count: int) -> Iterator["ImageInput"]:
         """The images among the next `count` tokens whose features are still to be made."""
@@ -147,8 +171,12 @@ class Sequence:
             self.generation.put(Prefilling(self._committed, len(self.tokens), self.reused))
 
     def forced_token(self) -> int | None:
-        """The token that must come next, or None if the model may choose. To be asked once for each token."""
-        return self._control.forced(self._reader.channel, self.generation.answer_now_requested)
+        """The token that must come next, or None if the model may choose. To be asked once for each token.
+
+        For the tokens that drafts add to a step, `write_run` asks: what is known of Answer now holds for the whole step.
+        """
+        self._answer_now = self.generation.answer_now_requested
+        return self._control.forced(self._reader.channel, self._answer_now)
 
     def banned_tokens(self) -> tuple[int, ...]:
         return self._control.banned()
@@ -197,6 +225,23 @@ class Sequence:
             self.finish("length")
             return False
         return True
+
+    def write_run(self, tokens: abc.Sequence[int], banned: tuple[int, ...] = ()) -> WrittenRun:
+        """Emit the first of `tokens`, and each further one whose drafts before it were right: as if they had come one by one.
+
+        The first is what `forced_token` said, or was drawn; each further one was drawn behind a draft, from what the model
+        says if all drafts up to it are right. All were drawn while the `banned` tokens were.
+        """
+        drafts, self.drafts, start = self.drafts, [], len(self.tokens)
+        more = self.write(tokens[0])
+        for draft, token in zip(drafts, tokens[1:], strict=False):
+            if not more or self.tokens[-1] != draft or self.banned_tokens() != banned:
+                break
+            forced = self._control.forced(self._reader.channel, self._answer_now)
+            more = self.write(token if forced is None else forced)
+        written = self.tokens[start:]
+        right = common_prefix(written, drafts)
+        return WrittenRun(more, min(right, len(written) - 1) if more else right)
 
     def finish(self, why: FinishReason) -> None:
         """Put the last event of a reply that did not fail; its tokens are remembered for the next turn."""

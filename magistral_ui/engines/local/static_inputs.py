@@ -32,9 +32,9 @@ class StaticInputs:
     def nbytes(self) -> int:
         return self._packed.nbytes
 
-    def first(self, rows: int) -> StepInputs:
-        """The first `rows` rows, where they are."""
-        kept = (self._tokens, self._positions, self._slots, self._tables, self._lengths)
+    def first(self, rows: int, pages: int | None = None) -> StepInputs:
+        """The first `rows` rows, where they are, with the first `pages` of their tables (default: all)."""
+        kept = (self._tokens, self._positions, self._slots, self._tables[:, :pages], self._lengths)
         return StepInputs(*(each[:rows] for each in kept))
 
     def write(self, inputs: StepInputs, rows: int) -> None:

@@ -90,6 +90,8 @@ class Tokenizer:
         self.begin_of_text: int = self._base.bos_id
         self.end_of_turn: int = self._base.eos_id
         self.vocabulary: int = self._base.n_words
+        self.first_text_token: int = self._base.num_special_tokens
+        """Tokens below it are control tokens."""
         self._begin, self._end = self._mark_ids()
         self._pieces: dict[int, bytes] = {}
 
@@ -143,6 +145,11 @@ class Tokenizer:
                 spaces -= len(self.token_bytes(kept.pop()))
             if spaces == 0:
                 self._remember((visitor, reasoning, text, closed), kept)
+
+    def replies_of(self, visitor: str) -> list[list[int]]:
+        """The tokens of the replies that are remembered of a visitor, the oldest first."""
+        with self._lock:
+            return [self._replies[key] for key in [*self._replies] if key[0] == visitor]
 
     def _remember(self, key: tuple[str, str | None, str, bool], ids: list[int]) -> None:
         with self._lock, suppress(ValueError):  # larger than the whole cache

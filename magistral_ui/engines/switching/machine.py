@@ -19,9 +19,10 @@ from magistral_ui.engines.weights.pace_file import known_pace, measured_pace
 from magistral_ui.errors import BadSetting, Message
 from magistral_ui.models.cards import FAMILY, ModelCard
 from magistral_ui.models.default_model import DefaultModel, choose
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_plan import QUANTIZATIONS, estimated_weights, needed_gguf_bytes
 from magistral_ui.models.ladder import Candidate, Held, Pace, candidates, no_pace
-from magistral_ui.models.memory import DeviceBudget, MemoryPlan, needed_bytes
+from magistral_ui.models.memory import MemoryPlan, needed_bytes
 from magistral_ui.models.shape import ModelShape
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -11,11 +12,13 @@ import torch
 from torch import nn
 
 from magistral_ui.engines.weights import gpu_diagnosis
+from magistral_ui.engines.weights.fused_products import fused_buckets
 from magistral_ui.engines.weights.gpu_diagnosis import MIN_CAPABILITY, TorchBuild, find_graphics_cards, runs_kernels_for
 from magistral_ui.engines.weights.quantization import can_quantize, has_fast_nf4
 from magistral_ui.errors import BadSetting, DeviceTooSmall, Message
 from magistral_ui.models.cards import FAMILY, ModelCard
 from magistral_ui.models.default_model import DefaultModel, choose
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.ladder import Pace, candidates, no_pace
 from magistral_ui.models.memory import (
     GOOD_CONTEXT,
@@ -23,7 +26,6 @@ from magistral_ui.models.memory import (
     MIN_CONTEXT,
     PRECISIONS,
     TYPICAL_CONTEXT,
-    DeviceBudget,
     MemoryPlan,
     best_plan,
     fits,
@@ -74,7 +76,19 @@ class Device:
 
     @property
     def place(self) -> DeviceBudget:
-        return DeviceBudget(self.type, self.free, self.total, tuple(each.place for each in self.others), self.fused)
+        others = tuple(each.place for each in self.others)
+        asked = None
+        if self.type == "cuda" and self.capability is not None:
+            asked = partial(fused_buckets, capability=self.capability, index=self.index)
+        return DeviceBudget(
+            self.type,
+            self.free,
+            self.total,
+            others,
+            self.fused,
+            capability=self.capability,
+            fused_buckets=asked,
+        )
 
     @property
     def fused(self) -> bool:

@@ -36,6 +36,8 @@ def empty_device_cache() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        if torch.accelerator.is_available():  # on a ZeroGPU Space, CUDA only seems to be there before a GPU is lent
+            torch.accelerator.empty_host_cache()  # pinned memory
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 

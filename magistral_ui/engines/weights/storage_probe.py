@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from magistral_ui.errors import ModelError, ModelNotFound
+from magistral_ui.environment import UPLOAD_VARIABLE
+from magistral_ui.errors import Message, ModelError
 
 TWICE_BYTES = 10**8
 """Smaller files count as nothing: a tokenizer may be there twice."""
@@ -29,6 +31,8 @@ def storage_facts(data_dir: str | None = None) -> Iterator[dict[str, Any]]:
     data = _data_folder(data_dir)
     yield {"data": _shown(data), "data_free": shutil.disk_usage(existing_folder(data)).free}
     yield {"data_problem": _problem(existing_folder(data))}
+    temporary = _temporary_folder()
+    yield {"temporary": _shown(temporary), "temporary_free": shutil.disk_usage(existing_folder(temporary)).free}
     yield {"stage": "models"}
     yield from _models(cache)
 
@@ -39,37 +43,60 @@ def _models(cache: Path) -> Iterator[dict[str, Any]]:
     from magistral_ui.engines.weights.quantized_cache import copies_held
     from magistral_ui.models.cards import find_card
 
-    held, complete = HeldRepositories(), []
+    held, complete, damaged = HeldRepositories(), [], []
     for name in held.names():
         if held.is_complete(name, find_card(name)):
             complete.append(name)
+        else:
+            damaged.append(_damage(name))
     for name in recorded_repositories():
-        complete += [f"{name}:{each.label}" for each in recorded_models(name) if each.is_complete]
+        for each in recorded_models(name):
+            complete += [f"{name}:{each.label}"] if each.is_complete else []
+            damaged += [_gguf_damage(file.path, file.size) for file in each.all_files]
     count, size = copies_held()
     yield {"models": complete, "copies": count, "copies_bytes": size}
     partial = [file for end in ("partial", "incomplete") for file in cache.glob(f"models--*/blobs/*.{end}")]
     yield {"partial": len({file.parent for file in partial}), "partial_bytes": sum(map(_size, partial))}
     yield {"twice_bytes": _twice(cache)}
-    yield {"damaged": [each for name in complete if (each := _damage(name)) is not None]}
+    yield {"damaged": [[each.key, dict(each.values)] for each in damaged if each is not None]}
 
 
-def _damage(name: str) -> list[Any] | None:
-    """What is wrong with a complete model's weights, by their headers; None: nothing."""
-    from magistral_ui.engines.weights.hub import held_snapshot
+def _damage(name: str) -> Message | None:
+    """What is wrong with a file of an incomplete model, by its header; None: it is only not downloaded yet."""
+    from magistral_ui.engines.weights.hub_cache import repository_folder
     from magistral_ui.engines.weights.pinned_revision import recorded
     from magistral_ui.models.cards import find_card
     from magistral_ui.models.folder import inspect_folder
 
     card = find_card(name)
-    revision = recorded(name) or (card.revision if card else None)
+    folder = repository_folder(name) / "snapshots" / str(recorded(name) or (card.revision if card else ""))
     try:
-        if (snapshot := held_snapshot(name, revision)) is not None:
-            inspect_folder(snapshot.folder)
-    except ModelNotFound:
-        return None
+        inspect_folder(folder)
     except ModelError as error:
-        return [error.message.key, dict(error.message.values)]
+        file = str(error.message.values.get("file", ""))
+        return (
+            replace(error.message, values={**error.message.values, "model": name}) if _is_file(folder, file) else None
+        )
     return None
+
+
+def _gguf_damage(path: Path, size: int) -> Message | None:
+    """The same of a GGUF file, which has to have this `size`."""
+    from magistral_ui.models.gguf_file import header_of
+
+    if not path.is_file():
+        return None
+    if _size(path) < size:
+        return Message("gguf_cut_off", {"model": path.name, "file": path.name})
+    try:
+        header_of(path)
+    except ModelError as error:
+        return error.message
+    return None
+
+
+def _is_file(folder: Path, name: str) -> bool:
+    return bool(name) and (folder / name).is_file()
 
 
 def _twice(cache: Path) -> int:
@@ -86,6 +113,11 @@ def _data_folder(named: str | None) -> Path:
     from platformdirs import user_data_path
 
     return Path(named).expanduser() if named else user_data_path(NAME, appauthor=False)
+
+
+def _temporary_folder() -> Path:
+    """Where uploads are kept, as `prepare_environment` has chosen it."""
+    return Path(os.environ.get(UPLOAD_VARIABLE) or tempfile.gettempdir())
 
 
 def _problem(folder: Path) -> str:

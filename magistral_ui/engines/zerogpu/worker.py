@@ -82,11 +82,13 @@ class PlacedModel:
         last, until, reported = job.tokens, began + job.seconds - SLICE_MARGIN_SECONDS, 0.0
         fresh: list[Token] = []
         while generation.end is None and time.time() < until and last != 0:
-            before = sequence.written
+            before = sequence.length
+            if last is not None:  # a step writes a token for each of its rows at most
+                scheduler.speculative_rows = min(scheduler.speculative_rows, last)
             scheduler.step()
-            if sequence.written > before:
-                fresh.append((sequence.tokens[-1], generation.answered))
-                last = None if last is None else last - 1
+            written = [(token, generation.answered) for token in sequence.tokens[before:]]
+            fresh += written
+            last = None if last is None else last - len(written)
             now = time.time()
             if now - reported >= REPORT_INTERVAL:
                 yield SlicePiece(tuple(fresh), now - began, generation.prefilling)
@@ -157,6 +159,7 @@ class _Vocabulary:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.end_of_turn = tokenizer.end_of_turn
+        self.first_text_token = tokenizer.first_text_token
         self._control = tokenizer.control_tokens()
         self._tokenizer = tokenizer
 
@@ -168,3 +171,6 @@ class _Vocabulary:
 
     def remember_reply(self, *_: object, **__: object) -> None:
         pass
+
+    def replies_of(self, _: str) -> list[list[int]]:
+        return []

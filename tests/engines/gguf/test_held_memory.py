@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from magistral_ui.engines.gguf.supervisor import LlamaServer, ServerSettings, Supervisor
+from magistral_ui.models.device_budget import DeviceBudget
 from magistral_ui.models.gguf_buffers import PROCESS_BYTES, batch_of
 from magistral_ui.models.gguf_file import inspect_gguf
 from magistral_ui.models.gguf_plan import plan_gguf
-from magistral_ui.models.memory import GIB, DeviceBudget
+from magistral_ui.models.memory import GIB
 from magistral_ui.models.shape import ModelShape
 from tests.servers.random_gguf import write
 

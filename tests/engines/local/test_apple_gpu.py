@@ -97,7 +97,7 @@ def test_a_prefix_that_was_set_aside_comes_back(apple: RunningModel) -> None:
     told(apple, begun)
     for entry in apple.cache._entries:
         entry.cache.spill()
-        entry.cache.restore()
+        entry.cache.restore(len(entry.keys))
     assert {each.device.type for each in apple.decoder.pool.layer(0)} == {"mps"}
     told(apple, ask(apple, "What is 3 + 4?", "bob", max_tokens=3))
 

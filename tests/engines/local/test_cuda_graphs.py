@@ -14,11 +14,13 @@ import torch
 from magistral_ui.engines.local import cuda_graphs
 from magistral_ui.engines.local.cuda_graphs import StepGraphs
 from magistral_ui.engines.local.cuda_recorder import Compute, CudaRecorder, Recording, recorded_buckets
-from magistral_ui.engines.local.decode_step import StepInputs
+from magistral_ui.engines.local.decode_step import StepInputs, step_inputs
 from magistral_ui.engines.local.decoder import Decoder
+from magistral_ui.engines.local.kv_cache import PagePool
 from magistral_ui.engines.local.static_inputs import StaticInputs
 from magistral_ui.engines.weights.load_errors import is_out_of_memory
 from magistral_ui.models.graph_memory import BUCKETS
+from magistral_ui.models.memory import PAGE_TOKENS
 from magistral_ui.models.shape import MAGISTRAL_SMALL_1_2
 from tests.engines.conftest import load_folder
 from tests.engines.local.fake_devices import CPU, Claims, claim
@@ -113,6 +115,48 @@ def test_each_card_replays_its_own_segment(places: list[torch.device]) -> None:
         assert graphs.taken[FIRST] == tape.reserved(FIRST) > 0
 
 
+@torch.inference_mode()
+def test_few_rows_with_short_tables_have_recordings_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "NARROW_TABLES", (2, 1))
+    widths: list[int] = []
+
+    class Noting(SmallStep):
+        def segment(self, index: int, state: torch.Tensor | None, inputs: StepInputs) -> torch.Tensor:
+            widths.append(inputs.tables.shape[1])
+            return super().segment(index, state, inputs)
+
+    with Claims():
+        step, tape = Noting([FIRST, SECOND]), Tape()
+        graphs = graphs_of(step, tape)
+        graphs.record()
+        sizes = [16, 8, *([4] * 3), *([2] * 3), *([1] * 3)]
+        assert tape.asked == [(device, rows) for rows in sizes for device in step.devices]
+        assert graphs.buckets == BUCKETS
+        check_all_batches(step, graphs)
+        for rows, length, width in ((1, 256, 1), (1, 257, 2), (1, 513, WIDTH), (3, 256, 1), (5, 256, WIDTH)):
+            table = torch.tensor([step.pool.take(WIDTH)] * rows, dtype=torch.int32)
+            at = torch.full((rows,), length - 1)
+            slots = table[:, (length - 1) // PAGE_TOKENS].long() * PAGE_TOKENS + at % PAGE_TOKENS
+            inputs = StepInputs(at % 7, at, slots, table, (at + 1).int())
+            expected = plain(step, inputs)
+            widths.clear()
+            logits = graphs.run(inputs)
+            assert logits is not None
+            assert set(widths) == {width}
+            torch.testing.assert_close(logits, expected)
+            step.pool.release(table[0].tolist())
+
+
+def test_tables_are_not_narrowed_where_there_is_no_memory_for_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cuda_graphs, "NARROW_TABLES", (1,))
+    with Claims():
+        step, tape = SmallStep([FIRST, SECOND]), Full((4,), no_memory)
+        graphs = graphs_of(step, tape)
+        graphs.record()
+    assert graphs.buckets == (1, 2, 8, 16)
+    assert [rows for device, rows in tape.asked if device == FIRST] == [16, 8, 4, 2, 2, 1, 1]
+
+
 def test_padding_is_what_a_step_says_it_is() -> None:
     host, device = StaticInputs(4, 3, CPU), StaticInputs(4, 3, CPU)
     nines = [torch.full((4,), 9) for _ in range(3)]
@@ -126,6 +170,25 @@ def test_padding_is_what_a_step_says_it_is() -> None:
     assert found.tables.tolist() == [[7, 8, 0, 0], [0, 0, 0, 0]]  # of an even width
     assert [found.tokens.dtype, found.positions.dtype, found.slots.dtype] == [torch.int64] * 3
     assert (found.tables.dtype, found.lengths.dtype) == (torch.int32, torch.int32)
+
+
+def test_inputs_are_those_of_each_sequence_s_next_tokens() -> None:
+    pool = PagePool([CPU], 1, 8, torch.float32, 8)
+    first, second = pool.new_cache(), pool.new_cache()
+    first.reserve(PAGE_TOKENS + 2)
+    second.reserve(1)
+    first.length = PAGE_TOKENS - 1
+    (one, other), (third,) = first.pages, second.pages
+    inputs = step_inputs([(first, [7, 8]), (second, [9])], 3)
+    assert inputs.tokens.tolist() == [7, 8, 9]
+    assert inputs.positions.tolist() == [PAGE_TOKENS - 1, PAGE_TOKENS, 0]
+    assert inputs.slots.tolist() == [(one + 1) * PAGE_TOKENS - 1, other * PAGE_TOKENS, third * PAGE_TOKENS]
+    assert inputs.tables.tolist() == [[one, other, 0], [one, other, 0], [third, 0, 0]]
+    assert inputs.lengths.tolist() == [PAGE_TOKENS, PAGE_TOKENS + 1, 1]
+    assert [each.dtype for each in (inputs.tokens, inputs.positions, inputs.slots)] == [torch.int64] * 3
+    assert (inputs.tables.dtype, inputs.lengths.dtype) == (torch.int32, torch.int32)
+    with pytest.raises(ValueError, match="2 pages"):
+        step_inputs([(first, [7]), (second, [9])], 1)
 
 
 FAULTS: dict[str, Callable[[torch.Tensor], object]] = {

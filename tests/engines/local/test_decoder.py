@@ -20,7 +20,8 @@ from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.engines.weights.packing import can_pack, pack_linears, packed_like
 from magistral_ui.engines.weights.quantization import held_bytes
 from magistral_ui.models.cards import DEMO
-from magistral_ui.models.memory import GIB, DeviceBudget, plan
+from magistral_ui.models.device_budget import DeviceBudget
+from magistral_ui.models.memory import GIB, plan
 from magistral_ui.models.shape import attention_bytes, queries_at_once, read_shape
 from tests.engines.conftest import load_folder
 

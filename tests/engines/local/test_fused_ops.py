@@ -141,6 +141,25 @@ def test_pieces_are_compiled_once_for_any_number_of_rows(layers: ModelLayers) ->
     assert all(torch.equal(*pair) for pair in zip(said[: len(said) // 2], said[len(said) // 2 :], strict=True))
 
 
+def test_another_model_gets_kernels_for_its_own_width() -> None:
+    """torch would otherwise take a width that is not the last model's for one that changes."""
+    traced: list[Any] = []
+
+    def backend(module: Any, inputs: list[Any]) -> Any:
+        traced.extend(each for each in inputs if isinstance(each, torch.Tensor))
+        return module.forward
+
+    for width in (64, 192):
+        config = MistralConfig(**CONFIG.to_dict() | {"hidden_size": width})
+        model = MistralForCausalLM(config).eval().requires_grad_(False)
+        made = ModelLayers(model.model, model.lm_head)
+        assert compile_pieces(made, width, torch.float32, allowed=lambda _: True, backend=backend)  # type: ignore[arg-type]
+        sizes = [size for each in traced for size in each.shape[1:]]
+        assert sizes
+        assert all(isinstance(size, int) for size in sizes)
+        traced.clear()
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no compiler")
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # by modules that inductor imports
 def test_a_compiled_piece_says_the_same() -> None:

@@ -23,6 +23,7 @@ from magistral_ui.engines.local.paged_kernels import FlashInferAttention, Varlen
 from magistral_ui.engines.weights.loader import Loaded
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from tests.engines.local import fake_kernels
+from tests.engines.local.fake_devices import Claims
 from tests.engines.local.fake_kernels import flash_attention_2, naive
 
 CPU = torch.device("cpu")
@@ -180,6 +181,40 @@ def test_flashinfer_plans_once_for_all_layers_and_keeps_its_buffers() -> None:
             kernel.attend_ragged(queries, *asked, inputs, 1.0)
     assert kernel._prefill.plans == 2
     assert kernel.workspace_bytes == 1024 + 2 * paged_kernels.PLAN_BYTES
+
+
+def test_flashinfer_s_next_plan_waits_until_the_last_one_has_left_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Event:
+        def synchronize(self) -> None:
+            told.append("waited")
+
+        def record(self, stream: object) -> None:
+            told.append(f"copied on {stream}")
+
+    card = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"{device}'s stream")
+    for name, wrapper in vars(FLASHINFER).items():
+        spied = type(name, (wrapper,), {"plan": lambda self, *given, **named: told.append("planned")})
+        monkeypatch.setattr(FLASHINFER, name, spied)
+    pages = Pages(1, [300], 4, 2)
+    with Claims():
+        kernel = FlashInferAttention(FLASHINFER, card, torch.float32, 8, pages.shape, WIDTH)
+        monkeypatch.setattr(kernel, "_run", lambda *given: told.append("ran"))
+        kernel.prepare(pages.lengths, pages.tables)
+        inputs = ragged_inputs([2], [300], pages.tables, CPU)
+        for _layer in range(2):
+            kernel.attend_ragged(torch.zeros(2, 8, HEAD_DIM), pages.keys, pages.values, inputs, 1.0)
+    assert told == ["waited", "planned", "copied on cuda:1's stream"] * 2 + ["ran"] * 2
+
+
+def test_flashinfer_keeps_one_wrapper_for_steps_that_are_never_recorded() -> None:
+    kernel = flashinfer(8, (12, PAGE_TOKENS, 2, HEAD_DIM))
+    for rows in (2, 17, 16, 20, 17):
+        kernel.prepare([1] * rows, [[3]] * rows)
+    assert sorted(kernel._decoders) == [2, 16, 17]
 
 
 def test_flashinfer_uses_no_tensor_cores_that_a_card_lacks() -> None:

@@ -120,6 +120,19 @@ def test_idle_entries_spill_and_come_back() -> None:
     assert not entry.spilled
 
 
+def test_pages_wait_in_pieces_of_a_few_sizes() -> None:
+    """Each in one piece, as a GPU copies it from pinned memory; what torch keeps of one serves other conversations."""
+    cache = made(20, 7, budget=32, spill_budget=10**6)
+    keys = [*range(1, 20)]
+    cache.give_back(fill(cache, "a", keys))
+    (entry,) = cache._entries
+    pages = list(entry.cache._host.values())
+    assert [[piece.nbytes for piece in page] for page in pages] == [[4 * 32, 2 * 32, 32]] * 5
+    assert all(piece.is_contiguous() for page in pages for piece in page)
+    assert entry.cache.host_bytes == sum(piece.nbytes for page in pages for piece in page)
+    assert held(cache, cache.take("a", [*keys, 0])) == keys
+
+
 def test_an_entry_that_comes_back_makes_room() -> None:
     cache = made(2, spill_budget=10**6)
     for visitor in "ab":
@@ -176,7 +189,7 @@ def test_what_cannot_come_back_is_read_again(monkeypatch: pytest.MonkeyPatch) ->
     check_counts(cache)
 
 
-def broken(*_: object) -> None:
+def broken(*_: object, **__: object) -> None:
     raise RuntimeError("injected")
 
 

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -117,6 +118,13 @@ def test_a_shorter_context_than_is_useful_is_no_way_out(vision_loaded: Loaded, m
     with pytest.raises(torch.OutOfMemoryError):
         RunningModel(vision_loaded, CPU)
     assert RunningModel(vision_loaded, CPU, context_length=700).decoder.pool.pages == 3
+
+
+@pytest.mark.parametrize(("buckets", "rows"), [((1, 2, 4), 4), ((1, 2, 4, 8, 16), 8), (None, 8)])
+def test_drafts_add_no_more_rows_than_are_recorded(buckets: tuple[int, ...] | None, rows: int) -> None:
+    graphs = None if buckets is None else SimpleNamespace(buckets=buckets)
+    decoder: Any = SimpleNamespace(graphs=graphs)
+    assert running_model.speculative_rows(decoder) == rows
 
 
 TURING = Device("cuda", "T4", 2**34, 2**34, capability=(7, 5))

@@ -17,6 +17,7 @@ from magistral_ui.chat.sampling import SamplingParams
 from magistral_ui.engines.base import GenerationRequest
 from magistral_ui.engines.generation import Generation
 from magistral_ui.engines.local import decode_step, exact_attention, kv_cache, running_model
+from magistral_ui.engines.local import sequence as sequences
 from magistral_ui.engines.local.decoder import Decoder, DecoderInput
 from magistral_ui.engines.local.running_model import RunningModel
 from magistral_ui.engines.local.schedule import SchedulerLimits, SchedulerOutput
@@ -466,7 +467,7 @@ def test_making_room_costs_no_reply(running: RunningModel, monkeypatch: pytest.M
 
 def test_running_sequences_stay_within_the_budget(vision_loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who came last is set aside and read again; everybody says what they would have said alone."""
-    for module in (memory, kv_cache, decode_step, exact_attention):
+    for module in (memory, kv_cache, decode_step, exact_attention, sequences):
         monkeypatch.setattr(module, "PAGE_TOKENS", 64)
     monkeypatch.setattr(running_model, "pages_held", lambda planned, longest: 4)
     running = RunningModel(vision_loaded, CPU)

@@ -313,3 +313,13 @@ def test_an_effort_that_a_model_does_not_have_is_the_nearest(
 def test_a_tokenizer_without_settings_reads_no_effort(encoder: Tokenizer) -> None:
     asked, plain = (encoder.encode(Prompt(SYSTEM, (UserTurn("Q"),), effort=each)) for each in ("none", None))
     assert asked.ids == plain.ids
+
+
+def test_a_visitor_s_replies_are_handed_out_to_nobody_else(encoder: Tokenizer) -> None:
+    encoder.remember_reply("zoe", "so", "yes", [100, 101, 102])
+    encoder.remember_reply("max", None, "no", [900])
+    encoder.remember_reply("zoe", None, "well", [200, 201])
+    assert encoder.replies_of("zoe") == [[100, 101, 102], [200, 201]]
+    encoder.forget("zoe")
+    assert encoder.replies_of("zoe") == encoder.replies_of("nobody") == []
+    assert encoder.replies_of("max") == [[900]]

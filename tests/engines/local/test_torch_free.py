@@ -61,8 +61,8 @@ class Entry:
 
 class Result:
     error = None
-    def __init__(self, sequence, count, tokens=()):
-        self.sequence, self.count, self.tokens = sequence, count, tokens
+    def __init__(self, sequence, count, tokens=(), banned=()):
+        self.sequence, self.count, self.tokens, self.banned = sequence, count, tokens, banned
 
 class Executor:
     '''Another one: its model says what it is told to.'''
@@ -77,14 +77,18 @@ class Executor:
         return [self.advance(*row) for row in rows]
     def advance(self, sequence, count):
         read = len(sequence.entry.keys)
-        assert sequence.next_tokens(count) == sequence.tokens[read : read + count]
+        assert sequence.next_tokens(count) == sequence.tokens[read : read + count] + sequence.drafts
         sequence.entry.keys += sequence.keys[read : read + count]
         if sequence.unread:
             return Result(sequence, count)
-        forced = sequence.forced_token()
-        token = self.script[sequence.written] if forced is None else forced
-        assert token not in sequence.banned_tokens() or forced is not None
-        return Result(sequence, count, (token,))
+        forced, banned = sequence.forced_token(), sequence.banned_tokens()
+        first = sequence.written
+        tokens = self.script[first : first + 1 + len(sequence.drafts)]
+        assert tokens[0] not in banned or forced is not None
+        return Result(sequence, count, tokens if forced is None else [forced, *tokens[1:]], banned)
+    def keep(self, sequence, drafts):
+        read = len(sequence.entry.keys)
+        sequence.entry.keys += sequence.keys[read : read + drafts]
 
 tokenizer = Tokenizer(DEMO_FOLDER / "tekken.json", DEMO, DEMO.system())
 control = tokenizer.control_tokens()
@@ -105,6 +109,7 @@ assert events[-1].why == "stop"
 assert [event.key for event in events if isinstance(event, Notice)] == ["budget_spent"]
 assert "First, add." in "".join(event.text for event in events if isinstance(event, Reasoning))
 assert "".join(event.text for event in events if isinstance(event, Answer)).endswith("It is 5.")
+assert scheduler.accepted > 0
 """
 
 

@@ -134,7 +134,7 @@ def test_what_does_not_fit_says_what_would() -> None:
     with pytest.raises(DeviceTooSmall) as refused:
         choose_plan("Magistral Small 1.2", MAGISTRAL_SMALL_1_2, machine("cuda", 16))
     said = sentence(refused.value.message)
-    assert "needs 18.0 GB" in said
+    assert "needs 18.1 GB" in said
     assert "--model demo" in said
     assert "{" not in said
 
@@ -247,8 +247,10 @@ def test_what_the_allocators_keep_is_given_back(
 
     monkeypatch.setattr(devices.torch.cuda, "empty_cache", empty)
     monkeypatch.setattr(freed_memory, "trim_heap", lambda: emptied.append("host"))
+    monkeypatch.setattr(devices.torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(devices.torch.accelerator, "empty_host_cache", lambda: emptied.append("pinned"))
     before = freed(find_device(), 0)
     freed_memory.empty_device_cache()
-    assert sorted(emptied) == ["cuda", "host"]
+    assert sorted(emptied) == ["cuda", "host", "pinned"]
     after = freed(find_device(), 0)
     assert {each.index: each.free for each in before.all} == {each.index: each.free for each in after.all}

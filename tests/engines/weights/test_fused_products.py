@@ -1,11 +1,5 @@
 """Row counts whose 4-bit products are fused: bitsandbytes' own rule, and the table for when it cannot be asked."""
 
-import ast
-import importlib.util
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
 
@@ -13,45 +7,15 @@ from magistral_ui.engines.weights import fused_products
 from magistral_ui.engines.weights.fused_products import ALWAYS_FUSED, FUSED_ROWS, fused_buckets
 from magistral_ui.models.cards import FAMILY
 from magistral_ui.models.graph_memory import BUCKETS
+from tests.engines.weights.library_rule import rule_on
 
 SIZES = {card.name: card.shape.linears for card in FAMILY if card.shape is not None}
 CAPABILITIES = [*FUSED_ROWS, (8, 7), (10, 0), (10, 3), (11, 0), (12, 5)]
-Rule = Callable[[int, torch.dtype, int, int, int], bool]
-
-
-@pytest.fixture(scope="module")
-def rule_on() -> Callable[[tuple[int, int], int], Rule]:
-    """bitsandbytes' own rule on a card of that capability and number of multiprocessors, read from its source.
-
-    Its module for CUDA cannot be imported without a card.
-    """
-    found = importlib.util.find_spec("bitsandbytes")
-    assert found is not None
-    assert found.origin is not None
-    source = (Path(found.origin).parent / "backends" / "cuda" / "ops.py").read_text(encoding="utf-8")
-    wanted = ("_gemm_4bit_use_custom_cuda", "_GEMM_4BIT_CUSTOM_FLOOR_M")
-    body = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef) and node.name in wanted:
-            node.decorator_list = []
-            body.append(node)
-        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in wanted:
-            body.append(node)
-    code = compile(ast.Module(body, []), "ops.py", "exec")
-
-    def on(capability: tuple[int, int], processors: int) -> Rule:
-        rule: dict[str, Any] = {"torch": torch, "_gpu_dispatch_props": lambda _: (processors, *capability)}
-        exec(code, rule)
-        return rule["_gemm_4bit_use_custom_cuda"]  # type: ignore[no-any-return]
-
-    return on
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("model", SIZES)
-def test_what_the_table_says_is_fused_by_the_library_s_own_rule(
-    rule_on: Callable[[tuple[int, int], int], Rule], capability: tuple[int, int], model: str
-) -> None:
+def test_what_the_table_says_is_fused_by_the_library_s_own_rule(capability: tuple[int, int], model: str) -> None:
     buckets = fused_buckets(SIZES[model], capability)
     assert buckets[:3] == (1, 2, 4)
     smallest = 98 if capability == (8, 0) else 114 if capability == (9, 0) else 16  # whole cards of the data centre
@@ -72,7 +36,6 @@ def test_what_the_table_says_is_fused_by_the_library_s_own_rule(
     ],
 )
 def test_a_card_s_own_rule_is_asked(
-    rule_on: Callable[[tuple[int, int], int], Rule],
     capability: tuple[int, int],
     processors: int,
     model: str,

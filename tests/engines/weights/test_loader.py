@@ -98,7 +98,7 @@ def test_a_copy_that_cannot_be_written_leaves_nothing(
 
 
 PEAKS = """
-import gc, sys, threading
+import gc, os, sys, threading
 from pathlib import Path
 import torch
 from magistral_ui.engines.weights.devices import Device
@@ -125,8 +125,9 @@ for precision in sys.argv[3:]:
     loaded = load(ModelSource(card, folder), device, precision, lambda _: None)
     done.set()
     thread.join()
-    print(precision, max(seen) - before, loaded.weights)
+    print(precision, max(seen) - before, loaded.weights, flush=True)
     del loaded
+os._exit(0)  # to end torch takes a second
 """
 PRECISIONS = ("nf4", "int8", "bfloat16", "float32")
 

@@ -1,41 +1,30 @@
 """The spaces package itself: off ZeroGPU its decorator changes nothing; on ZeroGPU the whole app runs on it, the card aside."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
 import pytest
 from gradio_client import Client
 
+from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
 from space.push import gather
+from tests.engines.contract import EngineContract, all_events, words
 from tests.engines.zerogpu.lending import lending
 from tests.space.starting import started, until_ready
 
 ROOT = Path(__file__).parents[3]
 ENDING = 30.0
 """Seconds for which a process that was killed may still be taken down on a busy machine."""
-OFF = """
-import spaces
-from magistral_ui.chat.prompt import Prompt, UserTurn
-from magistral_ui.chat.sampling import SamplingParams
-from magistral_ui.engines.base import GenerationRequest
-from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine
-engine = ZeroGPUEngine("demo", decorate=spaces.GPU)
-engine.start()
-params = SamplingParams(temperature=0.0, max_tokens=400, seed=1)
-prompt = Prompt(engine.card.system(), (UserTurn("What is 12 + 30?", message=1),))
-generation = engine.submit(GenerationRequest(prompt, params, "someone"))
-assert generation.wait(60)
-print(generation.reasoning, generation.answer)
-engine.close()
-"""
 
 
 def test_off_zerogpu_the_decorator_changes_nothing() -> None:
-    ended = subprocess.run([sys.executable, "-c", OFF], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == 0, ended.stderr
-    assert "**42**" in ended.stdout
+    import spaces
+
+    engine = ZeroGPUEngine("demo", decorate=spaces.GPU)
+    engine.start()
+    generation = engine.submit(EngineContract().ask(engine))
+    assert "**42**" in words(all_events(generation))[1]
+    engine.close()
 
 
 def test_a_space_is_lent_its_gpu(tmp_path: Path) -> None:

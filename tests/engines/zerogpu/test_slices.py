@@ -8,6 +8,7 @@ import pytest
 
 from magistral_ui.chat.events import Answer, Event, Failed, Finished, Notice, Prefilling, Queued, Reasoning
 from magistral_ui.engines.base import Engine, GenerationRequest
+from magistral_ui.engines.local.engine import LocalEngine
 from magistral_ui.engines.zerogpu.engine import ZeroGPUEngine, gpu_refusal
 from magistral_ui.engines.zerogpu.slices import MAX_SLICE_SECONDS, MIN_SLICE_SECONDS, SliceEstimate
 from tests.engines.contract import EngineContract, all_events, words
@@ -44,6 +45,14 @@ def engine(lender: Lender) -> Iterator[ZeroGPUEngine]:
 def short(lender: Lender) -> Iterator[ZeroGPUEngine]:
     """Slices of nine tokens."""
     made = opened(lender, 9)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[LocalEngine]:
+    """Writes each reply in one piece."""
+    made = loaded()
     yield made
     made.close()
 
@@ -93,11 +102,9 @@ def texts(events: list[Event]) -> list[tuple[type, str, int]]:
     ],
 )
 def test_a_reply_in_slices_is_the_reply_in_one_piece(
-    lender: Lender, short: ZeroGPUEngine, params: dict[str, object]
+    lender: Lender, short: ZeroGPUEngine, local: LocalEngine, params: dict[str, object]
 ) -> None:
-    local = loaded()
     whole = all_events(local.submit(ask(local, **params)))
-    local.close()
     sliced = all_events(short.submit(ask(short, **params)))
     assert texts(sliced) == texts(whole)
     assert [e for e in sliced if isinstance(e, Notice)] == [e for e in whole if isinstance(e, Notice)]
