@@ -99,7 +99,7 @@ class Scheduler:
                 self._waiting.clear()
             for sequence in left:
                 if not sequence.generation.ended:
-                    sequence.finish("cancelled")
+                    self._cancel(sequence)
 
     def step(self) -> None:
         with self._wakeup:
@@ -130,7 +130,7 @@ class Scheduler:
             self._waiting.extendleft(step.preempt)
             waiting = list(self._waiting)
         for sequence in step.cancel:
-            sequence.finish("cancelled")
+            self._cancel(sequence)
         for sequence in step.admit:
             self._admit(sequence)
         if moved or step.preempt:
@@ -176,6 +176,13 @@ class Scheduler:
             return
         if not more:
             self._leave(sequence)
+
+    def _cancel(self, sequence: Sequence) -> None:
+        """Whatever breaks here, those that come in or leave beside it are not lost."""
+        try:
+            sequence.finish("cancelled")
+        except Exception as error:
+            self._fail(sequence, error)
 
     def _judge(self, sequence: Sequence, drafts: int, right: int) -> None:
         self._executor.keep(sequence, right)

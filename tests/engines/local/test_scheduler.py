@@ -407,6 +407,18 @@ def test_the_engine_thread_ends_all(vision_loaded: Loaded) -> None:
         running.submit(request("late"))
 
 
+def test_a_stop_that_breaks_loses_nobody_who_comes_in(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped, other = running.submit(request("a")), running.submit(request("b", "bob", max_tokens=2))
+
+    def full(*_: object) -> None:
+        raise RuntimeError("injected")
+
+    monkeypatch.setattr(running.scheduler._waiting[0], "finish", full)
+    stopped.stop()
+    finish(running, stopped, other)
+    assert [type(events(each)[-1]) for each in (stopped, other)] == [Failed, Finished]
+
+
 def test_memory_is_bounded(vision_loaded: Loaded) -> None:
     running = RunningModel(vision_loaded, CPU)
     running.cache.budget = 8 * 3 * 2 * 2 * 256 * 32 * 4
