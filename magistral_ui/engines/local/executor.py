@@ -119,10 +119,12 @@ class Executor:
         try:
             logits = self._retry_after_oom(lambda: self._logits(rows))
         except Exception as error:
-            if len(rows) == 1:
+            if len(rows) == 1 and not rows[0][0].drafts:
                 return [RowResult(*rows[0], error=error)]
             logits = None  # outside the handler, whose traceback keeps tensors of the broken forward alive
         if logits is None:
+            for sequence, _ in rows:  # they may take a page that nobody counted on
+                sequence.drafts = []
             return [result for row in rows for result in self._forward([row])]
         return self._results(rows, logits)
 

@@ -419,6 +419,24 @@ def test_a_stop_that_breaks_loses_nobody_who_comes_in(running: RunningModel, mon
     assert [type(events(each)[-1]) for each in (stopped, other)] == [Failed, Finished]
 
 
+def test_drafts_that_find_no_page_cost_no_reply(running: RunningModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, broken = Decoder.__call__, []
+
+    def tight(self: Decoder, parts: list[DecoderInput]) -> torch.Tensor:
+        if any(part.wanted > 1 for part in parts):
+            broken.append(1)
+            raise kv_cache.OutOfPages("injected")
+        return real(self, parts)
+
+    generation = running.submit(request("go", max_tokens=8))
+    sequence = running.scheduler._waiting[0]
+    monkeypatch.setattr(sequence.drafter, "propose", lambda *_: [5])
+    monkeypatch.setattr(Decoder, "__call__", tight)
+    finish(running, generation)
+    assert broken
+    assert isinstance(events(generation)[-1], Finished)
+
+
 def test_memory_is_bounded(vision_loaded: Loaded) -> None:
     running = RunningModel(vision_loaded, CPU)
     running.cache.budget = 8 * 3 * 2 * 2 * 256 * 32 * 4
