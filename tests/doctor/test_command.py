@@ -89,7 +89,13 @@ def test_ended_it_leaves_no_probe_behind(number: signal.Signals, tmp_path: Path)
         "import os, time\nprint(os.getpid(), file=open('pid', 'w'), flush=True)\ntime.sleep(600)"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    doctor = subprocess.Popen([sys.executable, str(APP), "doctor"], cwd=tmp_path, env=environment)
+    doctor = subprocess.Popen(
+        [sys.executable, str(APP), "doctor"],
+        cwd=tmp_path,
+        env=environment,
+        # Whatever runs in the background of a shell ignores Ctrl-C, and so does what it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     pid = tmp_path / "pid"
     while not (pid.exists() and pid.read_text().endswith("\n")):
         assert doctor.poll() is None
