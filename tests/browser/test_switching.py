@@ -101,7 +101,8 @@ def test_a_model_is_downloaded_switched_to_asked_unloaded_and_removed(
     press(page, name, "Download")
     until(lambda: bool(list(machine.cache.glob("*/blobs/*.partial"))))
     expect(card(page, name)).to_contain_text(re.compile("Downloading: [1-9]"), timeout=LOAD_TIMEOUT_MS)
-    press(page, name, "Pause")
+    with page.expect_response("**/models/pause"):  # or else the rest may have come before the server is asked
+        press(page, name, "Pause")
     machine.hub.step.set()
     expect(card(page, name)).to_contain_text("Paused: ", timeout=LOAD_TIMEOUT_MS)
     machine.hub.step = None
