@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
-from magistral_ui.engines.local.kv_cache import KVCache, PagePool
+from magistral_ui.engines.local.kv_cache import KVCache, PagePool, in_one_piece
 from magistral_ui.engines.weights.devices import MIN_FUSED_CAPABILITY
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 from magistral_ui.models.shape import queries_at_once
@@ -97,8 +97,8 @@ class SegmentAttention:
         for cache, count in parts:
             start, end = cache.length, cache.length + count
             pages = cache.pages[: pages_of(end)]
-            in_order = pages == list(range(pages[0], pages[0] + len(pages)))
-            segment = Segment(first, count, end, pages[0] if in_order else self._everywhere(torch.tensor(pages)))
+            place = pages[0] if in_one_piece(pages) else self._everywhere(torch.tensor(pages))
+            segment = Segment(first, count, end, place)
             segment.causal = count > 1 and start == 0
             if not fused and (count > 1 or device.type == "cuda"):
                 segment.block = True

@@ -11,7 +11,8 @@ import torch
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from magistral_ui.engines.local.attention import write
-from magistral_ui.engines.local.kv_cache import KVCache, PagePool
+from magistral_ui.engines.local.kv_cache import KVCache, PagePool, in_one_piece
+from magistral_ui.engines.weights.packing import MIN_ROWS
 from magistral_ui.models.memory import PAGE_TOKENS, pages_of
 
 TILE = 64
@@ -19,8 +20,6 @@ TILE = 64
 SHORT = (64, 128, 256, 512)
 """How many keys short rows get: the first that suffices. So rows of different sequences have the same shape and share a call, for
 which their keys are gathered; for longer ones, a copy costs more than a call."""
-MIN_ROWS = 4
-"""Rows of the smallest product on a processor: with fewer, kernels round differently, and in float32 oneDNN is no faster."""
 
 
 def keys_for(position: int) -> int:
@@ -133,7 +132,7 @@ class ExactAttention:
             first, start = first + stop - start, stop
         keys = tiles[-1].keys
         pages = cache.pages[: pages_of(keys)]
-        if pages == list(range(pages[0], pages[0] + len(pages))):
+        if in_one_piece(pages):
             begin = pages[0] * PAGE_TOKENS
             return SequenceRows(slice(begin, begin + keys), tiles)
         return SequenceRows(torch.tensor(pages), tiles)

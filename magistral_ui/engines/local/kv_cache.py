@@ -275,6 +275,11 @@ class KVCache:
         return at < len(self.pages) and self._pool.references(self.pages[at]) > 1
 
 
+def in_one_piece(pages: Sequence[int]) -> bool:
+    """Whether `pages`, of which there is one at least, follow on each other in the pool: they can be read without a copy."""
+    return list(pages) == list(range(pages[0], pages[0] + len(pages)))
+
+
 def _host_buffer(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Pinned, if that makes the way back to a GPU faster."""
     return torch.empty(shape, dtype=like.dtype, pin_memory=like.device.type == "cuda")
